@@ -1,0 +1,300 @@
+/*
+ * resnet.h - ResNet inference on a CPU: load a model, open a session, run it.
+ *
+ *     resnet_error error;
+ *     resnet_model *model;
+ *     resnet_session *session;
+ *     float logits[1000];
+ *     if (resnet_model_load_file("resnet50.resnet", NULL, &model, &error) != RESNET_OK ||
+ *         resnet_session_create(model, NULL, &session, &error) != RESNET_OK ||
+ *         resnet_session_set_image_file(session, 0, "cat.jpg", NULL, &error) != RESNET_OK ||
+ *         resnet_session_run(session, 1, logits, &error) != RESNET_OK)
+ *         puts(error.message);
+ *
+ * Rules that hold for every function:
+ * - A function that can fail returns a resnet_status. On failure its last parameter, which may be NULL, receives the
+ * same status and a sentence that says what was wrong, where, and what was expected; results are not written, objects
+ * passed in stay usable, and an object that was to be made is NULL. On success the error is left as it was.
+ * - A NULL options pointer, or a zeroed options struct, means the defaults.
+ * - Nothing is printed, no environment variable is read, nothing aborts, there is no global state.
+ * - Thread-safety: a resnet_model is immutable and may be shared by any number of threads; a resnet_session belongs to
+ * one thread at a time, except where a function says otherwise.
+ */
+#ifndef RESNET_H
+#define RESNET_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(__GNUC__)
+#define RESNET_API __attribute__((visibility("default")))
+#else
+#define RESNET_API
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define RESNET_VERSION_MAJOR 0
+#define RESNET_VERSION_MINOR 1
+#define RESNET_VERSION_PATCH 0
+
+/* "MAJOR.MINOR.PATCH" of the library that is linked. */
+RESNET_API const char *resnet_version(void);
+
+/* ---- Errors ---- */
+
+typedef enum resnet_status {
+    RESNET_OK = 0,
+    RESNET_ERROR_ARGUMENT,    /* the call is wrong: a NULL, a number out of range */
+    RESNET_ERROR_MEMORY,      /* the allocator said no */
+    RESNET_ERROR_IO,          /* a file cannot be opened or read, or is not a regular file */
+    RESNET_ERROR_MODEL,       /* the bytes are no valid model file */
+    RESNET_ERROR_UNSUPPORTED, /* valid, but not in this version, or not on this CPU */
+    RESNET_ERROR_IMAGE,       /* the bytes are no image that can be read */
+    RESNET_ERROR_THREAD       /* a thread could not be started */
+} resnet_status;
+
+typedef struct resnet_error {
+    resnet_status status;
+    char message[256]; /* one line without a newline, always terminated */
+} resnet_error;
+
+/* A short name such as "RESNET_ERROR_IO"; for a value outside the enumeration, "unknown". */
+RESNET_API const char *resnet_status_name(resnet_status status);
+
+/* ---- What a network is ---- */
+
+typedef enum resnet_block { RESNET_BLOCK_BASIC = 1, RESNET_BLOCK_BOTTLENECK = 2 } resnet_block;
+
+/* Where a bottleneck that halves the map has its stride: in the 3x3 (torchvision, "v1.5") or in the first 1x1 ("v1").
+ */
+typedef enum resnet_stride_at { RESNET_STRIDE_AT_3X3 = 0, RESNET_STRIDE_AT_1X1 = 1 } resnet_stride_at;
+
+/* The first layers: a 7x7 convolution with stride 2 and a 3x3 max pool with stride 2. */
+typedef enum resnet_stem { RESNET_STEM_7X7 = 0 } resnet_stem;
+
+/* The numbers that weights are stored in and computed with. */
+typedef enum resnet_precision { RESNET_PRECISION_F32 = 0 } resnet_precision;
+
+#define RESNET_MAX_STAGES   4
+#define RESNET_MAX_CHANNELS 16 /* input channels */
+
+/*
+ * One member of the family. Stage s (0..3) has blocks[s] blocks of `planes` = base_width << s channels; a basic block
+ * gives planes channels, a bottleneck 4 * planes with an inner width of planes * width_per_group / 64 * groups
+ * (torchvision's rule). Stages after the last one used have 0 blocks.
+ */
+typedef struct resnet_config {
+    resnet_block block;
+    uint32_t blocks[RESNET_MAX_STAGES]; /* at least 1 in the first stage */
+    uint32_t base_width;                /* channels of the stem and planes of the first stage: 64 in the paper */
+    uint32_t groups;                    /* of the 3x3 in a bottleneck: 1 (others are refused for now) */
+    uint32_t width_per_group;           /* 64; 128 makes a Wide ResNet */
+    resnet_stride_at stride_at;
+    resnet_stem stem;
+    uint32_t in_channels; /* 1..RESNET_MAX_CHANNELS */
+    uint32_t height;      /* input size in pixels: the crop of the preprocessing; a session may choose another */
+    uint32_t width;
+    uint32_t classes;
+    resnet_precision precision;
+    float bn_epsilon; /* 1e-5 in torchvision */
+} resnet_config;
+
+/* The config of "resnet18", "resnet34", "resnet50", "resnet101" or "resnet152" for ImageNet; any other name is
+ * RESNET_ERROR_ARGUMENT. */
+RESNET_API resnet_status resnet_config_preset(const char *name, resnet_config *config, resnet_error *error);
+
+typedef enum resnet_interpolation { RESNET_BILINEAR = 0, RESNET_BICUBIC = 1 } resnet_interpolation;
+
+/*
+ * torchvision's ImageClassification preset: resize the short side to `resize` pixels as Pillow does (with antialias),
+ * cut the network's height x width out of the middle (padding a smaller image with zeros), then (u / 255 - mean) / std.
+ */
+typedef struct resnet_preprocess {
+    uint32_t resize; /* pixels of the short side; 0: no resize, centre crop only */
+    resnet_interpolation interpolation;
+    float mean[RESNET_MAX_CHANNELS];
+    float std[RESNET_MAX_CHANNELS];
+} resnet_preprocess;
+
+/* ---- Models ---- */
+
+/* Which kernels compute. AUTO takes the best that this CPU has; the others refuse with RESNET_ERROR_UNSUPPORTED where
+ * absent. */
+typedef enum resnet_isa {
+    RESNET_ISA_AUTO = 0,
+    RESNET_ISA_REFERENCE, /* naive, one operation at a time: slow, to check against and to learn from */
+    RESNET_ISA_SCALAR,    /* the fast path in plain C */
+    RESNET_ISA_NEON,
+    RESNET_ISA_AVX2, /* with FMA */
+    RESNET_ISA_AVX512
+} resnet_isa;
+
+/* "auto", "reference", "scalar", "neon", "avx2", "avx512"; for a value outside the enumeration, "unknown". */
+RESNET_API const char *resnet_isa_name(resnet_isa isa);
+
+/* RESNET_OK where `isa` can run here, else RESNET_ERROR_UNSUPPORTED with the names of those that can. */
+RESNET_API resnet_status resnet_isa_check(resnet_isa isa, resnet_error *error);
+
+/* Where memory comes from. `allocate` returns `size` bytes at a multiple of 64, or NULL; it need not clear them. Both
+ * may be called from any thread that calls the library. */
+typedef struct resnet_allocator {
+    void *(*allocate)(void *context, size_t size);
+    void (*release)(void *context, void *memory, size_t size);
+    void *context;
+} resnet_allocator;
+
+typedef struct resnet_load_options {
+    resnet_isa isa;
+    int no_winograd; /* 1: compute every convolution by its sum. 0: 3x3 layers with stride 1 and up to 256 x 256
+                        channels use Winograd's F(4x4, 3x3), which is faster and rounds a little more */
+    const resnet_allocator *allocator; /* copied; NULL: the system's memory, in huge pages where it offers them */
+} resnet_load_options;
+
+typedef struct resnet_model resnet_model;
+
+/*
+ * Load a model file (models/FORMAT.md). The file is checked to the byte, batch normalisation is folded into the
+ * convolutions (in double) and the weights are packed for the instruction set. The file is read once, a tensor at a
+ * time, and closed; memory stays near the size of the weights.
+ *
+ * Errors: IO, MODEL, UNSUPPORTED, MEMORY, ARGUMENT.
+ */
+RESNET_API resnet_status resnet_model_load_file(const char *path, const resnet_load_options *options,
+                                                resnet_model **model, resnet_error *error);
+
+/* The same from `size` bytes of memory, which may go when the call returns. */
+RESNET_API resnet_status resnet_model_load_memory(const void *data, size_t size, const resnet_load_options *options,
+                                                  resnet_model **model, resnet_error *error);
+
+/* A network of this shape with weights made from `seed` (He initialisation): for measuring, it knows nothing. The
+ * same config and seed give the same weights everywhere. */
+RESNET_API resnet_status resnet_model_random(const resnet_config *config, uint64_t seed,
+                                             const resnet_load_options *options, resnet_model **model,
+                                             resnet_error *error);
+
+/* Free a model, after all of its sessions. NULL is allowed. */
+RESNET_API void resnet_model_free(resnet_model *model);
+
+typedef struct resnet_model_info {
+    const char *architecture; /* "resnet50", ... or "resnet" for a shape without a name of its own */
+    resnet_config config;
+    resnet_preprocess preprocess;
+    resnet_isa isa;      /* what AUTO became */
+    uint64_t parameters; /* as PyTorch counts them: weights, biases, batch normalisation's scale and shift */
+    uint64_t macs;       /* multiply-adds of one image at config.height x config.width */
+    size_t memory;       /* bytes that the model holds */
+    uint32_t layers;     /* how many resnet_model_layer knows */
+} resnet_model_info;
+
+RESNET_API resnet_model_info resnet_model_describe(const resnet_model *model);
+
+/* The label of class 0 <= index < classes; NULL beyond, or in a model without labels. Belongs to the model. */
+RESNET_API const char *resnet_model_label(const resnet_model *model, uint32_t index);
+
+/* One step of the network, in the order in which they run. */
+typedef struct resnet_layer {
+    char name[32];    /* torchvision's: "conv1", "layer3.0.downsample", "fc" */
+    const char *kind; /* "conv", "maxpool", "avgpool" or "linear" */
+    uint32_t in_channels, out_channels;
+    uint32_t kernel, stride;
+    uint32_t out_height, out_width; /* at the size that was asked about */
+    int relu, residual;             /* 1 where the convolution ends with it */
+    uint64_t parameters;            /* as in resnet_model_info */
+    uint64_t macs;                  /* one image */
+} resnet_layer;
+
+/* Layer 0 <= index < layers for an input of height x width pixels (0: the model's own size). Errors: ARGUMENT. */
+RESNET_API resnet_status resnet_model_layer(const resnet_model *model, uint32_t index, uint32_t height, uint32_t width,
+                                            resnet_layer *layer, resnet_error *error);
+
+/* ---- Sessions ---- */
+
+/* Call task(argument, i) once for each 0 <= i < count, in any order, on any threads, and return when all have returned.
+ */
+typedef void resnet_parallel_for(void *context, uint32_t count, void (*task)(void *argument, uint32_t i),
+                                 void *argument);
+
+typedef struct resnet_session_options {
+    uint32_t batch;                    /* images a run can take: the number of input slots; 0 means 1 */
+    uint32_t height, width;            /* input size in pixels; 0: the model's own */
+    uint32_t threads;                  /* 0: as many as the CPU affinity and the cgroup quota give */
+    resnet_parallel_for *parallel_for; /* the caller's own pool in place of ours; `threads` says how far to split */
+    void *parallel_context;
+    double *layer_seconds; /* NULL, or an array of `layers` numbers to which each run adds what each layer took */
+} resnet_session_options;
+
+typedef struct resnet_session resnet_session;
+
+/* Bytes that a session with these options will hold: exactly what create asks its allocator for. Errors: as create. */
+RESNET_API resnet_status resnet_session_memory(const resnet_model *model, const resnet_session_options *options,
+                                               size_t *bytes, resnet_error *error);
+
+/* Make a session: all memory that its runs need, and its threads. It uses the model's allocator. Errors: ARGUMENT,
+ * MEMORY, THREAD. */
+RESNET_API resnet_status resnet_session_create(const resnet_model *model, const resnet_session_options *options,
+                                               resnet_session **session, resnet_error *error);
+
+/* Free a session and stop its threads. NULL is allowed. */
+RESNET_API void resnet_session_free(resnet_session *session);
+
+/* How many threads the session splits its work between. */
+RESNET_API uint32_t resnet_session_threads(const resnet_session *session);
+
+/*
+ * Fill input slot `slot` (0 <= slot < batch). Different slots may be filled by different threads at once. A slot keeps
+ * its content until it is filled again.
+ */
+
+typedef enum resnet_layout { RESNET_NCHW = 0, RESNET_NHWC = 1 } resnet_layout;
+
+/* Numbers that are normalised already: in_channels * height * width floats in the layout that is named. Errors:
+ * ARGUMENT. */
+RESNET_API resnet_status resnet_session_set_floats(resnet_session *session, uint32_t slot, const float *values,
+                                                   resnet_layout layout, resnet_error *error);
+
+/* Preprocess 8-bit RGB pixels: `height` rows of 3 * width bytes, row starts `stride` bytes apart (0: 3 * width).
+ * `preprocess` overrides the model's where it is not NULL. Allocates. Errors: ARGUMENT, MEMORY, UNSUPPORTED where
+ * in_channels is not 3. */
+RESNET_API resnet_status resnet_session_set_rgb(resnet_session *session, uint32_t slot, const uint8_t *pixels,
+                                                uint32_t width, uint32_t height, size_t stride,
+                                                const resnet_preprocess *preprocess, resnet_error *error);
+
+/* Decode a JPEG, PNG or BMP (up to 64 megapixels; no EXIF rotation, alpha dropped, as PIL's convert("RGB")), then as
+ * set_rgb. Errors: IO, IMAGE and those of set_rgb; UNSUPPORTED in a build without the image decoder. */
+RESNET_API resnet_status resnet_session_set_image_file(resnet_session *session, uint32_t slot, const char *path,
+                                                       const resnet_preprocess *preprocess, resnet_error *error);
+RESNET_API resnet_status resnet_session_set_image_memory(resnet_session *session, uint32_t slot, const void *data,
+                                                         size_t size, const resnet_preprocess *preprocess,
+                                                         resnet_error *error);
+
+/*
+ * Run slots 0..count-1: logits[i * classes + c] is the score of class c for slot i, before softmax. Allocates nothing.
+ * For one instruction set the result is the same to the bit for every thread count, batch size and slot. The caller's
+ * floating-point environment is as before afterwards. Errors: ARGUMENT.
+ */
+RESNET_API resnet_status resnet_session_run(resnet_session *session, uint32_t count, float *logits,
+                                            resnet_error *error);
+
+/* ---- Answers ---- */
+
+/* Turn `count` logits into probabilities in place. A NaN or +infinity among them makes all of them NaN. */
+RESNET_API void resnet_softmax(float *values, uint32_t count);
+
+/* The indices of the k largest of `count` values, largest first, equal ones in index order. Returns how many were
+ * written: the smaller of k and count. NaN counts as smaller than any number. */
+RESNET_API uint32_t resnet_top_k(const float *values, uint32_t count, uint32_t k, uint32_t *indices);
+
+/* ---- Measuring ---- */
+
+/* Floating-point operations a second that one core reaches here in multiply-adds of this instruction set, with all
+ * operands in registers: the roof that a layer's speed is held against. Takes about 10 ms. Errors: UNSUPPORTED. */
+RESNET_API resnet_status resnet_fma_peak(resnet_isa isa, double *flops, resnet_error *error);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

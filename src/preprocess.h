@@ -1,0 +1,27 @@
+/* preprocess.h - 8-bit RGB to a network's input: Pillow's resize, torchvision's crop and normalisation. */
+#ifndef PREPROCESS_H
+#define PREPROCESS_H
+
+#include "memory.h"
+#include "resnet.h"
+
+/* Where the result goes: height x width pixels of 3 floats, rows row_stride floats apart (NHWC). */
+struct preprocess_target {
+    uint32_t height, width;
+    size_t row_stride;
+    float *values;
+};
+
+/* 8-bit RGB pixels, rows `stride` bytes apart. Not owned. */
+struct pixels {
+    uint32_t width, height;
+    size_t stride;
+    const uint8_t *rows;
+};
+
+/* Resize, crop to the target's size, normalise, write. Bit-exact with PIL + torchvision. Errors: MEMORY, ARGUMENT (an
+ * image side outside 1..65535, a resize request outside 0..16384). */
+resnet_status preprocess(const struct pixels *source, const resnet_preprocess *how, const resnet_allocator *allocator,
+                         const struct preprocess_target *target, resnet_error *error);
+
+#endif

@@ -1,0 +1,334 @@
+/* session.c - run a model: one memory plan, one pool of threads, no allocation after create. */
+#define _POSIX_C_SOURCE 200809L /* clock_gettime */
+#include <stdlib.h>
+#include <string.h>
+
+#include "clock.h"
+#include "error.h"
+#include "execute.h"
+#include "fpenv.h"
+#include "image.h"
+#include "model.h"
+#include "preprocess.h"
+#include "reference.h"
+#include "split.h"
+#include "threads.h"
+#include "winograd.h"
+
+#define MOST_IMAGES  65536
+#define MOST_THREADS 1024
+
+/* Images go through the network together as long as their largest activation stays in a shared cache: small images gain
+ * from larger matrices, large ones would only wait for memory (ResNet-50 at 224: 29 images a second one by one, 27 in
+ * eights). */
+#define GROUP_BYTES (4U << 20)
+
+struct resnet_session {
+    const resnet_model *model;
+    struct resnet_session_options options; /* with every default filled in */
+    struct graph graph;                    /* at this session's input size */
+    struct plan plan;
+    uint32_t group;      /* images that go through the network together */
+    size_t scratch_size; /* floats a thread */
+    float *arena;
+    struct pool *pool;
+};
+
+/* ---- Create ---- */
+
+static resnet_status fill_in_defaults(resnet_session_options *options, const resnet_model *model, resnet_error *error) {
+    options->batch = options->batch ? options->batch : 1;
+    options->height = options->height ? options->height : model->config.height;
+    options->width = options->width ? options->width : model->config.width;
+    options->threads = options->threads ? options->threads : cpu_threads();
+    if (!model->kernels)
+        options->threads = 1; /* the reference executor does one thing at a time */
+    if (options->batch > MOST_IMAGES)
+        return fail(error, RESNET_ERROR_ARGUMENT, "a batch of %u images; at most %d", options->batch, MOST_IMAGES);
+    if (options->threads > MOST_THREADS)
+        return fail(error, RESNET_ERROR_ARGUMENT, "%u threads; at most %d", options->threads, MOST_THREADS);
+    return RESNET_OK;
+}
+
+/* Floats that a thread needs besides the tensors, rounded up so that threads do not share a cache line. */
+static size_t largest_scratch(const resnet_session *session) {
+    size_t most = 0;
+    for (uint32_t i = 0; i < session->graph.count; i++) {
+        const struct node *node = &session->graph.nodes[i];
+        size_t size = model_uses_winograd(session->model, node) ? winograd_scratch(node, session->model->kernels) : 0;
+        most = size > most ? size : most;
+    }
+    return align_up(most * sizeof(float)) / sizeof(float);
+}
+
+static uint32_t group_size(const resnet_session *session) {
+    uint64_t most = 1;
+    for (uint32_t i = 1; i < session->graph.count; i++) {
+        struct shape out = session->graph.nodes[i].out;
+        uint64_t bytes = (uint64_t)out.height * out.width * out.channels * sizeof(float);
+        most = bytes > most ? bytes : most;
+    }
+    uint32_t fitting = most < GROUP_BYTES ? (uint32_t)(GROUP_BYTES / most) : 1;
+    return smaller(session->options.batch, fitting);
+}
+
+/* Everything that has no threads and no arena yet. */
+static resnet_status prepare(resnet_session *session, const resnet_model *model, const resnet_session_options *options,
+                             resnet_error *error) {
+    *session = (resnet_session){.model = model, .options = options ? *options : (resnet_session_options){0}};
+    resnet_status status = fill_in_defaults(&session->options, model, error);
+    if (status != RESNET_OK)
+        return status;
+    struct shape input = {session->options.height, session->options.width, model->config.in_channels};
+    status = graph_build(&session->graph, &model->config, input, &model->allocator, error);
+    if (status != RESNET_OK)
+        return status;
+    session->scratch_size = largest_scratch(session);
+    session->group = group_size(session);
+    struct plan_options plan = {
+        .slots = session->options.batch,
+        .group = session->group,
+        .scratch = session->options.threads * session->scratch_size * sizeof(float),
+        .share = model->kernels != NULL,
+    };
+    return plan_make(&session->plan, &session->graph, plan, &model->allocator, error);
+}
+
+static void release(resnet_session *session) {
+    const resnet_allocator *allocator = &session->model->allocator;
+    pool_free(session->pool, allocator);
+    memory_put(allocator, session->arena, session->plan.arena);
+    plan_free(&session->plan, allocator);
+    graph_free(&session->graph, allocator);
+}
+
+resnet_status resnet_session_memory(const resnet_model *model, const resnet_session_options *options, size_t *bytes,
+                                    resnet_error *error) {
+    if (!model || !bytes)
+        return fail(error, RESNET_ERROR_ARGUMENT, "resnet_session_memory: model and bytes must not be NULL");
+    resnet_session session;
+    resnet_status status = prepare(&session, model, options, error);
+    if (status == RESNET_OK)
+        *bytes = sizeof session + session.graph.capacity * sizeof *session.graph.nodes +
+                 session.plan.count * sizeof *session.plan.tensors + session.plan.arena +
+                 pool_memory(session.options.threads);
+    release(&session);
+    return status;
+}
+
+/* The slots, and the zeros around them that no run touches. */
+static void clear_slots(resnet_session *session) {
+    const struct tensor *input = &session->plan.tensors[0];
+    memset(session->arena + input->start, 0, input->size * sizeof(float));
+}
+
+static resnet_status start(resnet_session *session, resnet_error *error) {
+    const resnet_allocator *allocator = &session->model->allocator;
+    session->arena = memory_get(allocator, session->plan.arena);
+    if (!session->arena)
+        return fail_memory(error, "the activations", session->plan.arena);
+    clear_slots(session);
+    return pool_create(&session->pool, session->options.threads, &session->options, allocator, error);
+}
+
+resnet_status resnet_session_create(const resnet_model *model, const resnet_session_options *options,
+                                    resnet_session **result, resnet_error *error) {
+    if (!result)
+        return fail(error, RESNET_ERROR_ARGUMENT, "resnet_session_create: session must not be NULL");
+    *result = NULL;
+    if (!model)
+        return fail(error, RESNET_ERROR_ARGUMENT, "resnet_session_create: model must not be NULL");
+    resnet_session *session = memory_get(&model->allocator, sizeof *session);
+    if (!session)
+        return fail_memory(error, "the session", sizeof *session);
+    resnet_status status = prepare(session, model, options, error);
+    if (status == RESNET_OK)
+        status = start(session, error);
+    if (status != RESNET_OK) {
+        resnet_session_free(session);
+        return status;
+    }
+    *result = session;
+    return RESNET_OK;
+}
+
+void resnet_session_free(resnet_session *session) {
+    if (!session)
+        return;
+    const resnet_allocator *allocator = &session->model->allocator;
+    release(session);
+    memory_put(allocator, session, sizeof *session);
+}
+
+uint32_t resnet_session_threads(const resnet_session *session) {
+    return session->options.threads;
+}
+
+/* ---- Input ---- */
+
+static resnet_status check_slot(const resnet_session *session, uint32_t slot, const void *data, resnet_error *error) {
+    if (!session || !data)
+        return fail(error, RESNET_ERROR_ARGUMENT, "session and input must not be NULL");
+    if (slot >= session->options.batch)
+        return fail(error, RESNET_ERROR_ARGUMENT, "slot %u does not exist: the session has %u", slot,
+                    session->options.batch);
+    return RESNET_OK;
+}
+
+static float *slot_values(const resnet_session *session, uint32_t slot) {
+    const struct tensor *input = &session->plan.tensors[0];
+    return session->arena + input->origin + slot * input->image;
+}
+
+static void copy_nhwc(float *to, const struct tensor *t, const float *from) {
+    size_t row = (size_t)t->shape.width * t->shape.channels;
+    for (uint32_t y = 0; y < t->shape.height; y++)
+        memcpy(to + y * t->row, from + y * row, row * sizeof *to);
+}
+
+static void copy_nchw(float *to, const struct tensor *t, const float *from) {
+    for (uint32_t c = 0; c < t->shape.channels; c++)
+        for (uint32_t y = 0; y < t->shape.height; y++)
+            for (uint32_t x = 0; x < t->shape.width; x++)
+                to[y * t->row + x * t->pixel + c] = *from++;
+}
+
+resnet_status resnet_session_set_floats(resnet_session *session, uint32_t slot, const float *values,
+                                        resnet_layout layout, resnet_error *error) {
+    resnet_status status = check_slot(session, slot, values, error);
+    if (status != RESNET_OK)
+        return status;
+    if (layout != RESNET_NCHW && layout != RESNET_NHWC)
+        return fail(error, RESNET_ERROR_ARGUMENT, "layout %u is neither NCHW (0) nor NHWC (1)", (unsigned)layout);
+    const struct tensor *input = &session->plan.tensors[0];
+    (layout == RESNET_NCHW ? copy_nchw : copy_nhwc)(slot_values(session, slot), input, values);
+    return RESNET_OK;
+}
+
+resnet_status resnet_session_set_rgb(resnet_session *session, uint32_t slot, const uint8_t *pixels, uint32_t width,
+                                     uint32_t height, size_t stride, const resnet_preprocess *how,
+                                     resnet_error *error) {
+    resnet_status status = check_slot(session, slot, pixels, error);
+    if (status != RESNET_OK)
+        return status;
+    const struct tensor *input = &session->plan.tensors[0];
+    if (input->shape.channels != 3)
+        return fail(error, RESNET_ERROR_UNSUPPORTED,
+                    "RGB pixels for a network of %u input channels; fill it with floats", input->shape.channels);
+    struct pixels source = {width, height, stride ? stride : 3 * (size_t)width, pixels};
+    struct preprocess_target target = {input->shape.height, input->shape.width, input->row, slot_values(session, slot)};
+    uint64_t before = fpenv_enter(false);
+    status = preprocess(&source, how ? how : &session->model->preprocess, &session->model->allocator, &target, error);
+    fpenv_leave(before);
+    return status;
+}
+
+/* Takes over the image. */
+static resnet_status set_decoded(resnet_session *session, uint32_t slot, struct image *image,
+                                 const resnet_preprocess *how, resnet_error *error) {
+    resnet_status status =
+        resnet_session_set_rgb(session, slot, image->pixels, image->width, image->height, 0, how, error);
+    image_free(image, &session->model->allocator);
+    return status;
+}
+
+resnet_status resnet_session_set_image_file(resnet_session *session, uint32_t slot, const char *path,
+                                            const resnet_preprocess *how, resnet_error *error) {
+    struct image image;
+    resnet_status status = check_slot(session, slot, path, error);
+    if (status == RESNET_OK)
+        status = image_decode_file(path, &session->model->allocator, &image, error);
+    return status == RESNET_OK ? set_decoded(session, slot, &image, how, error) : status;
+}
+
+resnet_status resnet_session_set_image_memory(resnet_session *session, uint32_t slot, const void *data, size_t size,
+                                              const resnet_preprocess *how, resnet_error *error) {
+    struct image image;
+    resnet_status status = check_slot(session, slot, data, error);
+    if (status == RESNET_OK)
+        status = image_decode(data, size, &session->model->allocator, &image, error);
+    return status == RESNET_OK ? set_decoded(session, slot, &image, how, error) : status;
+}
+
+/* ---- Run ---- */
+
+/* Images that go through the network together: `first` of the slots and `count` of them. */
+struct group {
+    uint32_t first, count;
+    float *logits; /* of the first */
+};
+
+/* `input` is room for the slots of this group as a tensor of their own. */
+static struct step step_of(const resnet_session *session, uint32_t node, const struct group *group,
+                           struct tensor *input) {
+    const struct node *n = &session->graph.nodes[node];
+    const struct tensor *tensors = session->plan.tensors;
+    *input = tensors[n->input];
+    if (n->input == 0)
+        input->origin += group->first * input->image;
+    return (struct step){
+        .kernels = session->model->kernels,
+        .node = n,
+        .input = input,
+        .output = &tensors[node],
+        .residual = n->residual == NO_NODE ? NULL : &tensors[n->residual],
+        .panels = session->model->weights + session->model->starts[node],
+        .arena = session->arena,
+        .logits = node + 1 == session->graph.count ? group->logits : NULL,
+        .images = group->count,
+        .winograd = model_uses_winograd(session->model, n),
+        .scratch = session->arena + session->plan.scratch,
+        .scratch_size = session->scratch_size,
+    };
+}
+
+static void execute_part(void *argument, uint32_t index, uint32_t count) {
+    uint64_t before = fpenv_enter(true);
+    execute(argument, index, count);
+    fpenv_leave(before);
+}
+
+static void run_node(resnet_session *session, uint32_t node, const struct group *group) {
+    struct tensor input;
+    struct step step = step_of(session, node, group, &input);
+    if (session->model->kernels) {
+        pool_run(session->pool, execute_part, &step);
+    } else {
+        uint64_t before = fpenv_enter(true);
+        reference_execute(&step, session->model->config.bn_epsilon);
+        fpenv_leave(before);
+    }
+}
+
+/* Add the time since *last. The clock's arithmetic, too, leaves no mark in the caller's floating-point environment. */
+static void add_time(double *seconds, double *last) {
+    uint64_t before = fpenv_enter(true);
+    double now = seconds_now();
+    *seconds += now - *last;
+    *last = now;
+    fpenv_leave(before);
+}
+
+static void run_group(resnet_session *session, const struct group *group) {
+    double *seconds = session->options.layer_seconds;
+    double last = 0, unused = 0;
+    if (seconds)
+        add_time(&unused, &last);
+    for (uint32_t node = 1; node < session->graph.count; node++) {
+        run_node(session, node, group);
+        if (seconds)
+            add_time(&seconds[node - 1], &last);
+    }
+}
+
+resnet_status resnet_session_run(resnet_session *session, uint32_t count, float *logits, resnet_error *error) {
+    if (!session || !logits)
+        return fail(error, RESNET_ERROR_ARGUMENT, "resnet_session_run: session and logits must not be NULL");
+    if (count == 0 || count > session->options.batch)
+        return fail(error, RESNET_ERROR_ARGUMENT, "a run of %u images; the session takes 1 to %u", count,
+                    session->options.batch);
+    for (uint32_t first = 0; first < count; first += session->group)
+        run_group(session, &(struct group){first, smaller(session->group, count - first),
+                                           logits + (size_t)first * session->model->config.classes});
+    return RESNET_OK;
+}

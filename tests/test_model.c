@@ -1,0 +1,544 @@
+/*
+ * test_model.c - models and the memory of models and sessions: what a load gives, costs and refuses, and that every
+ * allocation may fail.
+ */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cpu.h"
+#include "support.h"
+
+/* Two stages, with channels that suit every way a layer can be computed. */
+static resnet_config small_config(void) {
+    resnet_config config = test_tiny_config();
+    config.base_width = 16;
+    config.blocks[1] = 1;
+    config.height = 40;
+    config.width = 36;
+    config.classes = 5;
+    return config;
+}
+
+static struct test_bytes small_file(void) {
+    resnet_config config = small_config();
+    return test_model_file(&config, &(struct test_content){.labels = "a\nb\nc\nd\ne\n"});
+}
+
+/* Logits of slot 0 for an input made from a seed. */
+static void run(const resnet_model *model, const resnet_session_options *options, float *logits) {
+    struct test_random random = {7};
+    resnet_session *session;
+    resnet_error error;
+    float input[3 * 40 * 36];
+    for (size_t i = 0; i < COUNT(input); i++)
+        input[i] = test_float(&random, -2, 2);
+    assert_status(RESNET_OK, resnet_session_create(model, options, &session, &error), &error);
+    assert_status(RESNET_OK, resnet_session_set_floats(session, 0, input, RESNET_NHWC, &error), &error);
+    assert_status(RESNET_OK, resnet_session_run(session, 1, logits, &error), &error);
+    resnet_session_free(session);
+}
+
+static resnet_model *random_model(uint64_t seed, resnet_isa isa) {
+    resnet_config config = small_config();
+    resnet_load_options options = {.isa = isa};
+    resnet_model *model;
+    resnet_error error;
+    assert_status(RESNET_OK, resnet_model_random(&config, seed, &options, &model, &error), &error);
+    return model;
+}
+
+/* ---- Random models ---- */
+
+static void test_same_seed_same_model(void **state) {
+    (void)state;
+    float logits[3][5];
+    for (int i = 0; i < 3; i++) {
+        resnet_model *model = random_model(i == 2 ? 2 : 1, RESNET_ISA_AUTO);
+        run(model, NULL, logits[i]);
+        resnet_model_free(model);
+    }
+    assert_memory_equal(logits[0], logits[1], sizeof logits[0]);
+    assert_memory_not_equal(logits[0], logits[2], sizeof logits[0]);
+    for (int c = 0; c < 5; c++)
+        assert_true(isfinite(logits[0][c]) && logits[0][c] != logits[0][(c + 1) % 5]);
+}
+
+/* The weights are the same for every instruction set; 1e-5 is the room that test_topology gives whole networks. */
+static void test_same_model_everywhere(void **state) {
+    (void)state;
+    float expected[5], logits[5];
+    resnet_model *model = random_model(3, RESNET_ISA_REFERENCE);
+    run(model, NULL, expected);
+    resnet_model_free(model);
+    float largest = 0;
+    for (int c = 0; c < 5; c++)
+        largest = fmaxf(largest, fabsf(expected[c]));
+    for (unsigned isa = RESNET_ISA_SCALAR; isa <= RESNET_ISA_AVX512; isa++) {
+        if (resnet_isa_check((resnet_isa)isa, NULL) != RESNET_OK)
+            continue;
+        model = random_model(3, (resnet_isa)isa);
+        run(model, NULL, logits);
+        resnet_model_free(model);
+        for (int c = 0; c < 5; c++)
+            assert_true(fabsf(logits[c] - expected[c]) <= 1e-5F * largest);
+    }
+}
+
+static void test_random_refuses(void **state) {
+    (void)state;
+    resnet_config empty = {.classes = 1}, huge = small_config(), grouped = small_config();
+    huge.base_width = 4096;
+    grouped.groups = 2;
+    const struct {
+        const resnet_config *config;
+        resnet_status status;
+    } cases[] = {
+        {NULL, RESNET_ERROR_ARGUMENT},
+        {&empty, RESNET_ERROR_ARGUMENT},
+        {&huge, RESNET_ERROR_ARGUMENT}, /* more than a model file may have */
+        {&grouped, RESNET_ERROR_UNSUPPORTED},
+    };
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        struct test_memory memory;
+        test_memory_init(&memory, 0);
+        resnet_load_options options = {.allocator = &memory.allocator};
+        resnet_model *model = (resnet_model *)&memory;
+        resnet_error error;
+        assert_status(cases[i].status, resnet_model_random(cases[i].config, 1, &options, &model, &error), &error);
+        assert_null(model);
+        test_memory_check(&memory);
+    }
+}
+
+/* ---- Arguments ---- */
+
+static void test_wrong_arguments(void **state) {
+    (void)state;
+    struct test_bytes bytes = small_file();
+    resnet_config config = small_config();
+    resnet_model *model = (resnet_model *)&bytes;
+    resnet_error error;
+    const resnet_status wrong = RESNET_ERROR_ARGUMENT;
+    resnet_load_options strange = {.isa = (resnet_isa)99};
+    assert_status(wrong, resnet_model_load_memory(NULL, 10, NULL, &model, &error), &error);
+    assert_null(model);
+    assert_status(wrong, resnet_model_load_memory(bytes.data, bytes.size, NULL, NULL, &error), &error);
+    assert_status(wrong, resnet_model_load_file(NULL, NULL, &model, &error), &error);
+    assert_status(wrong, resnet_model_load_file("x", NULL, NULL, &error), &error);
+    assert_status(wrong, resnet_model_random(&config, 1, NULL, NULL, &error), &error);
+    model = (resnet_model *)&bytes;
+    assert_status(wrong, resnet_model_load_memory(bytes.data, bytes.size, &strange, &model, &error), &error);
+    assert_null(model);
+    assert_int_equal(resnet_model_load_memory(NULL, 0, NULL, NULL, NULL), wrong);
+    assert_int_equal(resnet_model_random(NULL, 0, NULL, &model, NULL), wrong);
+    assert_status(RESNET_ERROR_MODEL, resnet_model_load_memory(bytes.data, 0, NULL, &model, &error), &error);
+    resnet_model_free(NULL);
+    test_bytes_free(&bytes);
+}
+
+/* An instruction set that is not here is refused by the load as by the check; one that is here is what loads. */
+static void test_instruction_sets(void **state) {
+    (void)state;
+    struct test_bytes bytes = small_file();
+    for (unsigned isa = RESNET_ISA_AUTO; isa <= RESNET_ISA_AVX512; isa++) {
+        resnet_load_options options = {.isa = (resnet_isa)isa};
+        resnet_model *model;
+        resnet_error error;
+        resnet_status check = resnet_isa_check((resnet_isa)isa, NULL);
+        assert_status(check, resnet_model_load_memory(bytes.data, bytes.size, &options, &model, &error), &error);
+        if (check != RESNET_OK)
+            continue;
+        resnet_isa became = resnet_model_describe(model).isa;
+        assert_true(isa == RESNET_ISA_AUTO ? became != RESNET_ISA_AUTO : became == isa);
+        assert_int_equal(resnet_isa_check(became, NULL), RESNET_OK);
+        resnet_model_free(model);
+    }
+    test_bytes_free(&bytes);
+}
+
+static void test_session_arguments(void **state) {
+    (void)state;
+    static const resnet_session_options wrong[] = {
+        {.batch = 65537}, {.batch = UINT32_MAX}, {.threads = 1025}, {.height = 16385}, {.width = UINT32_MAX},
+    };
+    struct test_memory memory;
+    test_memory_init(&memory, 0);
+    resnet_config config = small_config();
+    resnet_load_options load = {.allocator = &memory.allocator};
+    resnet_model *model = test_model(&config, 1, &load);
+    size_t before = memory.live_bytes, bytes = 42;
+    resnet_session *session;
+    resnet_error error;
+    for (size_t i = 0; i < COUNT(wrong); i++) {
+        session = (resnet_session *)&memory;
+        assert_status(RESNET_ERROR_ARGUMENT, resnet_session_create(model, &wrong[i], &session, &error), &error);
+        assert_null(session);
+        assert_status(RESNET_ERROR_ARGUMENT, resnet_session_memory(model, &wrong[i], &bytes, &error), &error);
+    }
+    assert_status(RESNET_ERROR_ARGUMENT, resnet_session_create(NULL, NULL, &session, &error), &error);
+    assert_status(RESNET_ERROR_ARGUMENT, resnet_session_create(model, NULL, NULL, &error), &error);
+    assert_status(RESNET_ERROR_ARGUMENT, resnet_session_memory(NULL, NULL, &bytes, &error), &error);
+    assert_status(RESNET_ERROR_ARGUMENT, resnet_session_memory(model, NULL, NULL, &error), &error);
+    assert_int_equal(bytes, 42);
+    assert_int_equal(memory.live_bytes, before);
+    resnet_session_free(NULL);
+    resnet_model_free(model);
+    test_memory_check(&memory);
+}
+
+static void test_thread_counts(void **state) {
+    (void)state;
+    static const uint32_t counts[] = {1, 2, 7, 33};
+    resnet_config config = small_config();
+    resnet_model *model = test_model(&config, 1, NULL);
+    for (size_t i = 0; i <= COUNT(counts); i++) {
+        resnet_session_options options = {.threads = i < COUNT(counts) ? counts[i] : 0};
+        resnet_session *session;
+        assert_int_equal(resnet_session_create(model, &options, &session, NULL), RESNET_OK);
+        assert_int_equal(resnet_session_threads(session), options.threads ? options.threads : cpu_threads());
+        resnet_session_free(session);
+    }
+    resnet_model_free(model);
+}
+
+/* ---- Description ---- */
+
+static void test_describe(void **state) {
+    (void)state;
+    struct test_memory memory;
+    test_memory_init(&memory, 0);
+    struct test_bytes bytes = small_file();
+    resnet_config config = small_config();
+    for (unsigned isa = RESNET_ISA_AUTO; isa <= RESNET_ISA_REFERENCE; isa++) {
+        resnet_load_options options = {.isa = (resnet_isa)isa, .allocator = &memory.allocator};
+        resnet_model *model;
+        assert_int_equal(resnet_model_load_memory(bytes.data, bytes.size, &options, &model, NULL), RESNET_OK);
+        resnet_model_info info = resnet_model_describe(model);
+        assert_string_equal(info.architecture, "resnet");
+        assert_memory_equal(&info.config, &config, sizeof config);
+        assert_int_equal(info.preprocess.resize, 256);
+        assert_true(info.preprocess.mean[2] == 0.5F && info.preprocess.std[2] == 0.25F);
+        assert_int_equal(info.memory, memory.live_bytes);
+        assert_int_equal(info.layers, 2 + 2 + 3 + 2);
+        resnet_model_free(model);
+    }
+    test_memory_check(&memory);
+    test_bytes_free(&bytes);
+}
+
+static void test_layers(void **state) {
+    (void)state;
+    static const struct {
+        const char *name, *kind;
+        uint32_t in, out, kernel, stride, height, width;
+        int relu, residual;
+    } expected[] = {
+        {"conv1", "conv", 3, 16, 7, 2, 20, 18, 1, 0},
+        {"maxpool", "maxpool", 16, 16, 3, 2, 10, 9, 0, 0},
+        {"layer1.0.conv1", "conv", 16, 16, 3, 1, 10, 9, 1, 0},
+        {"layer1.0.conv2", "conv", 16, 16, 3, 1, 10, 9, 1, 1},
+        {"layer2.0.downsample", "conv", 16, 32, 1, 2, 5, 5, 0, 0},
+        {"layer2.0.conv1", "conv", 16, 32, 3, 2, 5, 5, 1, 0},
+        {"layer2.0.conv2", "conv", 32, 32, 3, 1, 5, 5, 1, 1},
+        {"avgpool", "avgpool", 32, 32, 0, 0, 1, 1, 0, 0},
+        {"fc", "linear", 32, 5, 1, 1, 1, 1, 0, 0},
+    };
+    resnet_config config = small_config();
+    resnet_model *model = test_model(&config, 1, NULL);
+    resnet_model_info info = resnet_model_describe(model);
+    uint64_t parameters = 0, macs = 0;
+    assert_int_equal(info.layers, COUNT(expected));
+    for (uint32_t i = 0; i < info.layers; i++) {
+        resnet_layer layer;
+        resnet_error error;
+        assert_status(RESNET_OK, resnet_model_layer(model, i, 0, 0, &layer, &error), &error);
+        assert_string_equal(layer.name, expected[i].name);
+        assert_string_equal(layer.kind, expected[i].kind);
+        assert_int_equal(layer.in_channels, expected[i].in);
+        assert_int_equal(layer.out_channels, expected[i].out);
+        assert_int_equal(layer.kernel, expected[i].kernel);
+        assert_int_equal(layer.stride, expected[i].stride);
+        assert_int_equal(layer.out_height, expected[i].height);
+        assert_int_equal(layer.out_width, expected[i].width);
+        assert_int_equal(layer.relu, expected[i].relu);
+        assert_int_equal(layer.residual, expected[i].residual);
+        parameters += layer.parameters;
+        macs += layer.macs;
+    }
+    assert_int_equal(parameters, info.parameters);
+    assert_int_equal(macs, info.macs);
+    resnet_model_free(model);
+}
+
+static void test_layer_at_another_size(void **state) {
+    (void)state;
+    struct test_memory memory;
+    test_memory_init(&memory, 0);
+    resnet_config config = small_config();
+    resnet_load_options load = {.allocator = &memory.allocator};
+    resnet_model *model = test_model(&config, 1, &load);
+    resnet_layer layer = {.in_channels = 42};
+    resnet_error error;
+    const resnet_status wrong = RESNET_ERROR_ARGUMENT;
+    assert_status(wrong, resnet_model_layer(model, 9, 0, 0, &layer, &error), &error);
+    assert_status(wrong, resnet_model_layer(model, UINT32_MAX, 0, 0, &layer, &error), &error);
+    assert_status(wrong, resnet_model_layer(model, UINT32_MAX - 1, 0, 0, &layer, &error), &error);
+    assert_status(wrong, resnet_model_layer(model, 0, 16385, 0, &layer, &error), &error);
+    assert_status(wrong, resnet_model_layer(model, 0, 0, UINT32_MAX, &layer, &error), &error);
+    assert_status(wrong, resnet_model_layer(NULL, 0, 0, 0, &layer, &error), &error);
+    assert_status(wrong, resnet_model_layer(model, 0, 0, 0, NULL, &error), &error);
+    assert_int_equal(layer.in_channels, 42);
+    memory.refuse = memory.calls + 1;
+    assert_status(RESNET_ERROR_MEMORY, resnet_model_layer(model, 0, 0, 0, &layer, &error), &error);
+    memory.refuse = 0;
+    assert_status(RESNET_OK, resnet_model_layer(model, 0, 101, 0, &layer, &error), &error);
+    assert_int_equal(layer.out_height, 51);
+    assert_int_equal(layer.out_width, 18);
+    resnet_model_free(model);
+    test_memory_check(&memory);
+}
+
+static void test_labels(void **state) {
+    (void)state;
+    struct test_bytes bytes = small_file();
+    resnet_model *model;
+    assert_int_equal(resnet_model_load_memory(bytes.data, bytes.size, NULL, &model, NULL), RESNET_OK);
+    for (uint32_t i = 0; i < 5; i++)
+        assert_string_equal(resnet_model_label(model, i), ((const char *[]){"a", "b", "c", "d", "e"})[i]);
+    assert_null(resnet_model_label(model, 5));
+    assert_null(resnet_model_label(model, UINT32_MAX));
+    resnet_model_free(model);
+    test_bytes_free(&bytes);
+    resnet_config config = small_config();
+    model = test_model(&config, 1, NULL); /* without labels */
+    assert_null(resnet_model_label(model, 0));
+    resnet_model_free(model);
+}
+
+/* ---- What memory is taken ---- */
+
+/* Under 1.25 times the file; Winograd's weights, four times as many for the layers that use them, within 40 MB more.
+ * ResNet-50 is where it counts; ResNet-18 takes a sanitizer less time. */
+static void test_peak_of_a_load(void **state) {
+    (void)state;
+    resnet_config config;
+    assert_int_equal(resnet_config_preset(test_quick() ? "resnet18" : "resnet50", &config, NULL), RESNET_OK);
+    struct test_bytes bytes = test_model_file(&config, &(struct test_content){0});
+    for (int no_winograd = 0; no_winograd < 2; no_winograd++) {
+        struct test_memory memory;
+        test_memory_init(&memory, 0);
+        resnet_load_options options = {.no_winograd = no_winograd, .allocator = &memory.allocator};
+        resnet_model *model;
+        assert_int_equal(resnet_model_load_memory(bytes.data, bytes.size, &options, &model, NULL), RESNET_OK);
+        print_message("file %zu, peak %zu, kept %zu bytes\n", bytes.size, memory.peak_bytes, memory.live_bytes);
+        assert_true(memory.peak_bytes < bytes.size / 4 * 5 + (no_winograd ? 0 : 40000000));
+        resnet_model_free(model);
+        test_memory_check(&memory);
+    }
+    test_bytes_free(&bytes);
+}
+
+/* create takes exactly what resnet_session_memory says; filling and running takes nothing that stays. */
+static void test_memory_of_a_session(void **state) {
+    (void)state;
+    static const resnet_session_options options[] = {
+        {.threads = 1},
+        {.threads = 3, .batch = 5},
+        {.threads = 2, .batch = 64, .height = 33, .width = 70},
+        {.threads = 16, .height = 1, .width = 1},
+    };
+    resnet_config config = small_config();
+    for (unsigned isa = RESNET_ISA_AUTO; isa <= RESNET_ISA_REFERENCE; isa++)
+        for (size_t i = 0; i < COUNT(options); i++) {
+            struct test_memory memory;
+            test_memory_init(&memory, 0xff);
+            resnet_load_options load = {.isa = (resnet_isa)isa, .allocator = &memory.allocator};
+            resnet_model *model = test_model(&config, 1, &load);
+            size_t before = memory.live_bytes, said;
+            resnet_session *session;
+            resnet_error error;
+            assert_status(RESNET_OK, resnet_session_memory(model, &options[i], &said, &error), &error);
+            assert_int_equal(memory.live_bytes, before);
+            assert_status(RESNET_OK, resnet_session_create(model, &options[i], &session, &error), &error);
+            assert_int_equal(memory.live_bytes, before + said);
+            float input[3 * 40 * 70] = {0}, logits[64 * 5];
+            uint8_t pixels[3 * 9 * 9] = {0};
+            size_t calls = memory.calls;
+            assert_status(RESNET_OK, resnet_session_set_floats(session, 0, input, RESNET_NCHW, &error), &error);
+            assert_status(RESNET_OK, resnet_session_run(session, options[i].batch + !options[i].batch, logits, &error),
+                          &error);
+            assert_int_equal(memory.calls, calls);
+            assert_status(RESNET_OK, resnet_session_set_rgb(session, 0, pixels, 9, 9, 0, NULL, &error), &error);
+            assert_int_equal(memory.live_bytes, before + said);
+            resnet_session_free(session);
+            assert_int_equal(memory.live_bytes, before);
+            resnet_model_free(model);
+            test_memory_check(&memory);
+        }
+}
+
+/* Whatever fresh memory holds, NaN among it, must not show. */
+static void test_fresh_memory_does_not_show(void **state) {
+    (void)state;
+    static const uint8_t patterns[] = {0x00, 0xff, 0x7f, 0x3f};
+    resnet_config config = small_config();
+    for (unsigned isa = RESNET_ISA_AUTO; isa <= RESNET_ISA_AVX512; isa++) {
+        float logits[COUNT(patterns)][5];
+        if (resnet_isa_check((resnet_isa)isa, NULL) != RESNET_OK)
+            continue;
+        for (size_t i = 0; i < COUNT(patterns); i++) {
+            struct test_memory memory;
+            test_memory_init(&memory, patterns[i]);
+            resnet_load_options load = {.isa = (resnet_isa)isa, .allocator = &memory.allocator};
+            resnet_model *model = test_model(&config, 1, &load);
+            run(model, &(resnet_session_options){.threads = 2}, logits[i]);
+            resnet_model_free(model);
+            test_memory_check(&memory);
+            assert_memory_equal(logits[i], logits[0], sizeof logits[0]);
+        }
+    }
+}
+
+/* ---- Every allocation fails once ---- */
+
+/* Load, open a session, fill it and run; whatever is refused on the way must be said and cleaned up. */
+static resnet_status whole_life(const struct test_bytes *bytes, struct test_memory *memory, resnet_isa isa) {
+    resnet_load_options load = {.isa = isa, .allocator = &memory->allocator};
+    resnet_session_options options = {.threads = 2, .batch = 2};
+    resnet_model *model;
+    resnet_session *session = NULL;
+    resnet_error error;
+    uint8_t pixels[3 * 50 * 60] = {0};
+    float logits[10];
+    resnet_status status = resnet_model_load_memory(bytes->data, bytes->size, &load, &model, &error);
+    if (status == RESNET_OK) {
+        size_t said;
+        status = resnet_session_memory(model, &options, &said, &error);
+        if (status == RESNET_OK)
+            status = resnet_session_create(model, &options, &session, &error);
+        for (uint32_t slot = 0; status == RESNET_OK && slot < 2; slot++)
+            status = resnet_session_set_rgb(session, slot, pixels, 60, 50, 0, NULL, &error);
+        if (status == RESNET_OK)
+            status = resnet_session_run(session, 2, logits, &error);
+    } else {
+        assert_null(model);
+    }
+    assert_status(status, status, &error);
+    resnet_session_free(session);
+    resnet_model_free(model);
+    return status;
+}
+
+static void fail_each(const struct test_bytes *bytes, resnet_isa isa, bool later) {
+    struct test_memory memory;
+    resnet_status status = RESNET_ERROR_MEMORY;
+    size_t call = 1;
+    for (; status != RESNET_OK; call++) {
+        test_memory_init(&memory, 0xff);
+        memory.refuse = call;
+        memory.refuse_later = later;
+        status = whole_life(bytes, &memory, isa);
+        assert_true(status == RESNET_OK || status == RESNET_ERROR_MEMORY);
+        test_memory_check(&memory);
+    }
+    assert_true(call > 12); /* model, graph, places, labels, weights, scratch, ..., session, ..., pixels */
+    assert_true(memory.calls < call);
+}
+
+static void test_every_allocation_fails(void **state) {
+    (void)state;
+    struct test_bytes bytes = small_file();
+    for (int later = 0; later < 2; later++) {
+        fail_each(&bytes, RESNET_ISA_AUTO, later);
+        fail_each(&bytes, RESNET_ISA_REFERENCE, later);
+    }
+    test_bytes_free(&bytes);
+}
+
+static void test_random_model_without_memory(void **state) {
+    (void)state;
+    resnet_config config = small_config();
+    resnet_status status = RESNET_ERROR_MEMORY;
+    for (size_t call = 1; status != RESNET_OK; call++) {
+        struct test_memory memory;
+        test_memory_init(&memory, 0);
+        memory.refuse = call;
+        resnet_load_options load = {.allocator = &memory.allocator};
+        resnet_model *model;
+        resnet_error error;
+        status = resnet_model_random(&config, 1, &load, &model, &error);
+        assert_true(status == RESNET_OK || status == RESNET_ERROR_MEMORY);
+        assert_status(status, status, &error);
+        assert_int_equal(model == NULL, status != RESNET_OK);
+        resnet_model_free(model);
+        test_memory_check(&memory);
+    }
+}
+
+/* A session whose slot could not be filled for want of memory is as good as before. */
+static void test_session_survives(void **state) {
+    (void)state;
+    struct test_memory memory;
+    test_memory_init(&memory, 0);
+    resnet_config config = small_config();
+    resnet_load_options load = {.allocator = &memory.allocator};
+    resnet_model *model = test_model(&config, 1, &load);
+    resnet_session *session;
+    resnet_error error;
+    uint8_t pixels[3 * 50 * 60];
+    float before[5], after[5];
+    for (size_t i = 0; i < sizeof pixels; i++)
+        pixels[i] = (uint8_t)(i * 37);
+    assert_status(RESNET_OK, resnet_session_create(model, NULL, &session, &error), &error);
+    assert_status(RESNET_OK, resnet_session_set_rgb(session, 0, pixels, 60, 50, 0, NULL, &error), &error);
+    assert_status(RESNET_OK, resnet_session_run(session, 1, before, &error), &error);
+    size_t refusals = 0;
+    resnet_status status = RESNET_ERROR_MEMORY;
+    for (size_t call = 1; status != RESNET_OK; call++) {
+        memory.refuse = memory.calls + call;
+        status = resnet_session_set_rgb(session, 0, pixels, 60, 50, 0, NULL, &error);
+        assert_true(status == RESNET_OK || status == RESNET_ERROR_MEMORY);
+        refusals += status != RESNET_OK;
+    }
+    assert_true(refusals > 0);
+    assert_status(RESNET_OK, resnet_session_run(session, 1, after, &error), &error);
+    assert_memory_equal(before, after, sizeof before);
+    resnet_session_free(session);
+    resnet_model_free(model);
+    test_memory_check(&memory);
+}
+
+/* ---- Version ---- */
+
+static void test_version(void **state) {
+    (void)state;
+    char expected[32];
+    snprintf(expected, sizeof expected, "%d.%d.%d", RESNET_VERSION_MAJOR, RESNET_VERSION_MINOR, RESNET_VERSION_PATCH);
+    assert_string_equal(resnet_version(), expected);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_same_seed_same_model),
+        cmocka_unit_test(test_same_model_everywhere),
+        cmocka_unit_test(test_random_refuses),
+        cmocka_unit_test(test_wrong_arguments),
+        cmocka_unit_test(test_instruction_sets),
+        cmocka_unit_test(test_session_arguments),
+        cmocka_unit_test(test_thread_counts),
+        cmocka_unit_test(test_describe),
+        cmocka_unit_test(test_layers),
+        cmocka_unit_test(test_layer_at_another_size),
+        cmocka_unit_test(test_labels),
+        cmocka_unit_test(test_peak_of_a_load),
+        cmocka_unit_test(test_memory_of_a_session),
+        cmocka_unit_test(test_fresh_memory_does_not_show),
+        cmocka_unit_test(test_every_allocation_fails),
+        cmocka_unit_test(test_random_model_without_memory),
+        cmocka_unit_test(test_session_survives),
+        cmocka_unit_test(test_version),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,245 @@
+/*
+ * test_plan.c - the memory plan: nothing that is needed at the same time lies in the same place.
+ *
+ * What is needed when is found out here by brute force: a tensor is needed from the step that makes it to the last
+ * step that reads it, and the input always.
+ */
+#include "plan.h"
+
+#include <string.h>
+
+#include "support.h"
+
+/* ---- Graphs ---- */
+
+static resnet_config random_config(struct test_random *random) {
+    uint32_t stages = test_between(random, 1, 4);
+    resnet_config config = test_tiny_config();
+    config.block = (resnet_block)test_between(random, 1, 2);
+    config.stride_at = (resnet_stride_at)test_below(random, 2);
+    config.base_width = test_below(random, 4) ? test_between(random, 1, 40) : 128; /* 512 channels: a wider pixel */
+    config.in_channels = test_between(random, 1, 16);
+    config.width_per_group = test_between(random, 64, 128);
+    for (uint32_t stage = 0; stage < stages; stage++)
+        config.blocks[stage] = test_between(random, 1, 4);
+    return config;
+}
+
+static struct graph build(const resnet_config *config, uint32_t height, uint32_t width) {
+    struct graph graph;
+    resnet_error error;
+    resnet_allocator allocator = memory_allocator(NULL);
+    struct shape input = {height, width, config->in_channels};
+    assert_status(RESNET_OK, graph_build(&graph, config, input, &allocator, &error), &error);
+    return graph;
+}
+
+/* Maps of one size, each node reading any earlier one and adding any other: what no ResNet asks for. */
+static void tangle(struct graph *g, struct test_random *random, uint32_t nodes) {
+    static const uint32_t kernels[] = {1, 3, 7};
+    struct shape shape = {test_between(random, 1, 9), test_between(random, 1, 9), test_between(random, 1, 20)};
+    graph_input(g, shape);
+    while (g->count < nodes) {
+        uint32_t input = test_below(random, g->count), residual = test_below(random, g->count);
+        struct conv conv = {shape.channels, kernels[test_below(random, 3)], 1,
+                            test_below(random, 2) && residual != input ? residual : NO_NODE, true};
+        graph_conv(g, input, conv, "node%u", g->count);
+    }
+}
+
+/* ---- What a plan must satisfy ---- */
+
+static uint32_t widest_reader(const struct graph *graph, uint32_t tensor) {
+    uint32_t border = 0;
+    for (uint32_t i = 0; i < graph->count; i++)
+        if (graph->nodes[i].input == tensor && graph->nodes[i].pad > border)
+            border = graph->nodes[i].pad;
+    return border;
+}
+
+static void check_strides(const struct plan *plan, const struct graph *graph, struct plan_options options) {
+    for (uint32_t i = 0; i + 1 < graph->count; i++) {
+        const struct tensor *t = &plan->tensors[i];
+        struct shape shape = graph->nodes[i].out;
+        size_t images = i == 0 ? options.slots : options.group, border = t->border;
+        assert_memory_equal(&t->shape, &shape, sizeof shape);
+        assert_int_equal(t->border, widest_reader(graph, i));
+        assert_true(t->pixel >= shape.channels && t->pixel <= shape.channels + 16);
+        assert_true(t->pixel * sizeof(float) % 2048 != 0);
+        assert_int_equal(t->row, (shape.width + 2 * border) * t->pixel);
+        assert_int_equal(t->image, (shape.height + 2 * border) * t->row);
+        assert_true(t->size >= images * t->image && t->size < images * t->image + 16);
+        assert_int_equal(t->start % 16, 0); /* a cache line */
+        assert_int_equal(t->size % 16, 0);
+        assert_int_equal(t->origin, t->start + border * t->row + border * t->pixel);
+        assert_true((t->start + t->size) * sizeof(float) <= plan->arena - options.scratch);
+    }
+    const struct tensor *logits = &plan->tensors[graph->count - 1]; /* packed: the caller's array */
+    assert_int_equal(logits->pixel, graph->nodes[graph->count - 1].out.channels);
+    assert_int_equal(plan->scratch * sizeof(float) + options.scratch, plan->arena);
+    assert_int_equal(plan->scratch % 16, 0);
+}
+
+static bool overlap(const struct tensor *a, const struct tensor *b) {
+    return a->start < b->start + b->size && b->start < a->start + a->size;
+}
+
+static bool is_read_at_or_after(const struct graph *graph, uint32_t tensor, uint32_t step) {
+    for (uint32_t i = step; i < graph->count; i++)
+        if (graph->nodes[i].input == tensor || graph->nodes[i].residual == tensor)
+            return true;
+    return false;
+}
+
+static bool is_needed(const struct graph *graph, uint32_t tensor, uint32_t step) {
+    if (tensor + 1 == graph->count)
+        return false; /* in the caller's memory */
+    return tensor == 0 || tensor == step || (tensor < step && is_read_at_or_after(graph, tensor, step));
+}
+
+/* A step may write its result over its residual, number by number, where nobody reads that later. */
+static bool may_replace(const struct plan *plan, const struct graph *graph, uint32_t residual, uint32_t step) {
+    const struct tensor *from = &plan->tensors[residual], *to = &plan->tensors[step];
+    return graph->nodes[step].residual == residual && graph->nodes[step].input != residual &&
+           !is_read_at_or_after(graph, residual, step + 1) && from->origin == to->origin && from->row == to->row &&
+           from->pixel == to->pixel && from->image == to->image;
+}
+
+/* Returns how many results lie over their residuals. */
+static uint32_t check_places(const struct plan *plan, const struct graph *graph) {
+    uint32_t replaced = 0;
+    for (uint32_t step = 0; step + 1 < graph->count; step++)
+        for (uint32_t a = 0; a <= step; a++)
+            for (uint32_t b = a + 1; b <= step; b++) {
+                if (!is_needed(graph, a, step) || !is_needed(graph, b, step) ||
+                    !overlap(&plan->tensors[a], &plan->tensors[b]))
+                    continue;
+                assert_true(b == step && may_replace(plan, graph, a, step));
+                replaced++;
+            }
+    for (uint32_t i = 1; i + 1 < graph->count; i++) /* the input outlives a run */
+        assert_false(overlap(&plan->tensors[0], &plan->tensors[i]));
+    return replaced;
+}
+
+static size_t check_plan(const struct graph *graph, struct plan_options options) {
+    struct test_memory memory;
+    struct plan plan;
+    resnet_error error;
+    test_memory_init(&memory, 0xff);
+    assert_status(RESNET_OK, plan_make(&plan, graph, options, &memory.allocator, &error), &error);
+    assert_int_equal(plan.count, graph->count);
+    check_strides(&plan, graph, options);
+    uint32_t replaced = check_places(&plan, graph);
+    for (uint32_t a = 0; !options.share && a + 1 < graph->count; a++)
+        for (uint32_t b = 0; b < a; b++)
+            assert_false(overlap(&plan.tensors[a], &plan.tensors[b]));
+    assert_true(options.share || replaced == 0);
+    size_t arena = plan.arena;
+    plan_free(&plan, &memory.allocator);
+    test_memory_check(&memory);
+    return arena;
+}
+
+/* ---- Tests ---- */
+
+static void test_random_networks(void **state) {
+    (void)state;
+    struct test_random random = {1};
+    resnet_allocator allocator = memory_allocator(NULL);
+    for (int i = 0; i < 300; i++) {
+        resnet_config config = random_config(&random);
+        struct graph graph = build(&config, test_between(&random, 1, 120), test_between(&random, 1, 120));
+        struct plan_options options = {.slots = test_between(&random, 1, 9),
+                                       .group = test_between(&random, 1, 4),
+                                       .scratch = 64 * test_below(&random, 100)};
+        size_t apart = check_plan(&graph, options);
+        options.share = true;
+        assert_true(check_plan(&graph, options) < apart);
+        graph_free(&graph, &allocator);
+    }
+}
+
+static void test_tangles(void **state) {
+    (void)state;
+    struct test_random random = {2};
+    for (int i = 0; i < 2000; i++) {
+        struct node nodes[14];
+        struct graph graph = {nodes, 0, COUNT(nodes)};
+        tangle(&graph, &random, test_between(&random, 2, COUNT(nodes)));
+        check_plan(&graph, (struct plan_options){.slots = 2, .group = 1, .share = true});
+        check_plan(&graph, (struct plan_options){.slots = 1, .group = 3, .share = false});
+    }
+}
+
+/* ResNet-50 holds 44 MB of activations; no more than the input and about three of the largest maps, of 3.2 MB each, are
+ * needed at any time. */
+static void test_sharing_saves(void **state) {
+    (void)state;
+    resnet_config config;
+    assert_int_equal(resnet_config_preset("resnet50", &config, NULL), RESNET_OK);
+    struct graph graph = build(&config, 224, 224);
+    size_t apart = check_plan(&graph, (struct plan_options){.slots = 1, .group = 1});
+    size_t shared = check_plan(&graph, (struct plan_options){.slots = 1, .group = 1, .share = true});
+    assert_true(apart > 40000000);
+    assert_true(shared < 12000000);
+    resnet_allocator allocator = memory_allocator(NULL);
+    graph_free(&graph, &allocator);
+}
+
+/* Sizes that wrap around in 32 or in 64 bits must be refused, not placed. */
+static void test_too_large(void **state) {
+    (void)state;
+    static const struct {
+        struct shape shape;
+        uint32_t images;
+    } cases[] = {
+        {{UINT32_MAX, UINT32_MAX, UINT32_MAX}, UINT32_MAX},
+        {{1U << 31, 1U << 31, 4}, 1},
+        {{1U << 20, 1U << 20, 1U << 12}, 1U << 12},
+        {{UINT32_MAX, 1, UINT32_MAX}, 1},
+    };
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        struct node nodes[2];
+        struct graph graph = {nodes, 0, COUNT(nodes)};
+        struct test_memory memory;
+        struct plan plan;
+        resnet_error error;
+        test_memory_init(&memory, 0);
+        graph_input(&graph, cases[i].shape);
+        graph_avgpool(&graph, 0);
+        struct plan_options options = {.slots = cases[i].images, .group = 1, .share = true};
+        assert_status(RESNET_ERROR_MEMORY, plan_make(&plan, &graph, options, &memory.allocator, &error), &error);
+        assert_non_null(strstr(error.message, "input"));
+        assert_null(plan.tensors);
+        test_memory_check(&memory);
+    }
+}
+
+static void test_no_memory(void **state) {
+    (void)state;
+    resnet_config config = test_tiny_config();
+    struct graph graph = build(&config, 8, 8);
+    for (int later = 0; later < 2; later++)
+        for (size_t call = 1; call <= 2; call++) {
+            struct test_memory memory;
+            struct plan plan;
+            resnet_error error;
+            test_memory_init(&memory, 0);
+            memory.refuse = call;
+            memory.refuse_later = later;
+            struct plan_options options = {.slots = 1, .group = 1, .share = true};
+            assert_status(RESNET_ERROR_MEMORY, plan_make(&plan, &graph, options, &memory.allocator, &error), &error);
+            test_memory_check(&memory);
+        }
+    resnet_allocator allocator = memory_allocator(NULL);
+    graph_free(&graph, &allocator);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_random_networks), cmocka_unit_test(test_tangles),   cmocka_unit_test(test_sharing_saves),
+        cmocka_unit_test(test_too_large),       cmocka_unit_test(test_no_memory),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

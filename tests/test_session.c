@@ -1,0 +1,996 @@
+/*
+ * test_session.c - sessions as a caller sees them: the same bits for every thread count, batch and slot, no allocation
+ * in a run, the caller's floating-point environment and signals left alone, wrong calls refused.
+ */
+#define _DEFAULT_SOURCE /* sigaction */
+#include <fenv.h>
+#include <math.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "support.h"
+
+#define MOST_BATCH   8
+#define MOST_CLASSES 1000
+
+static resnet_isa isa; /* of this run */
+
+/* ---- Networks and inputs ---- */
+
+/* Widths that are no multiple of a vector. */
+static resnet_config odd_config(void) {
+    resnet_config config = test_tiny_config();
+    config.block = RESNET_BLOCK_BASIC;
+    memcpy(config.blocks, (uint32_t[]){2, 1, 1, 0}, sizeof config.blocks);
+    config.base_width = 13;
+    config.height = 19;
+    config.width = 30;
+    config.classes = 7;
+    return config;
+}
+
+/* Bottlenecks in all four stages, with 3x3 layers that Winograd's method takes. */
+static resnet_config deep_config(void) {
+    resnet_config config = odd_config();
+    config.block = RESNET_BLOCK_BOTTLENECK;
+    memcpy(config.blocks, (uint32_t[]){1, 2, 1, 1}, sizeof config.blocks);
+    config.base_width = 16;
+    config.height = 24;
+    config.width = 40;
+    config.classes = 50;
+    return config;
+}
+
+static resnet_model *model_of(resnet_config config, int no_winograd) {
+    return test_model(&config, 1, &(resnet_load_options){.isa = isa, .no_winograd = no_winograd});
+}
+
+/* Images of numbers in [-1, 1), NHWC, one after the other; free them. */
+static float *make_images(const resnet_session_options *size, uint32_t channels, uint32_t count) {
+    size_t floats = (size_t)size->height * size->width * channels * count;
+    struct test_random random = {size->height * 1000003ULL + size->width};
+    float *images = malloc(floats * sizeof *images);
+    assert_non_null(images);
+    for (size_t i = 0; i < floats; i++)
+        images[i] = test_float(&random, -1, 1);
+    return images;
+}
+
+static resnet_session_options options_for(const resnet_model *model, uint32_t batch, uint32_t threads) {
+    resnet_config config = resnet_model_describe(model).config;
+    return (resnet_session_options){.batch = batch, .height = config.height, .width = config.width, .threads = threads};
+}
+
+static resnet_session *open_session(const resnet_model *model, const resnet_session_options *options) {
+    resnet_session *session;
+    resnet_error error;
+    assert_status(RESNET_OK, resnet_session_create(model, options, &session, &error), &error);
+    return session;
+}
+
+static void set_slot(resnet_session *session, uint32_t slot, const float *image) {
+    resnet_error error;
+    assert_status(RESNET_OK, resnet_session_set_floats(session, slot, image, RESNET_NHWC, &error), &error);
+}
+
+static void run(resnet_session *session, uint32_t count, float *logits) {
+    resnet_error error;
+    assert_status(RESNET_OK, resnet_session_run(session, count, logits, &error), &error);
+}
+
+/* A model, images for it, and what each image alone gives in one thread. */
+struct fixture {
+    resnet_model *model;
+    uint32_t classes;
+    size_t image; /* floats of one */
+    float *images;
+    float logits[MOST_BATCH][MOST_CLASSES];
+};
+
+static void run_alone(struct fixture *f, const resnet_session_options *options) {
+    resnet_session *session = open_session(f->model, options);
+    for (uint32_t i = 0; i < MOST_BATCH; i++) {
+        set_slot(session, 0, f->images + i * f->image);
+        run(session, 1, f->logits[i]);
+    }
+    resnet_session_free(session);
+}
+
+/* Takes over the model. */
+static struct fixture fixture_of(resnet_model *model, const resnet_session_options *size) {
+    resnet_config config = resnet_model_describe(model).config;
+    resnet_session_options options = size ? *size : options_for(model, 1, 1);
+    struct fixture f = {.model = model, .classes = config.classes};
+    f.image = (size_t)options.height * options.width * config.in_channels;
+    f.images = make_images(&options, config.in_channels, MOST_BATCH);
+    run_alone(&f, &options);
+    return f;
+}
+
+static void free_fixture(struct fixture *f) {
+    free(f->images);
+    resnet_model_free(f->model);
+}
+
+/* `logits` holds, for slot i, what image (first + i) % MOST_BATCH gives alone. */
+static void check_logits(const struct fixture *f, const float *logits, uint32_t first, uint32_t count) {
+    for (uint32_t i = 0; i < count; i++)
+        assert_memory_equal(logits + i * f->classes, f->logits[(first + i) % MOST_BATCH], f->classes * sizeof *logits);
+}
+
+static void fill_slots(const struct fixture *f, resnet_session *session, uint32_t first, uint32_t count) {
+    for (uint32_t i = 0; i < count; i++)
+        set_slot(session, i, f->images + (first + i) % MOST_BATCH * f->image);
+}
+
+/* All slots, then only some of them. */
+static void check_session(const struct fixture *f, const resnet_session_options *options) {
+    float logits[MOST_BATCH * MOST_CLASSES];
+    resnet_session *session = open_session(f->model, options);
+    for (uint32_t first = 0; first < 6; first += 5) {
+        fill_slots(f, session, first, options->batch);
+        run(session, options->batch, logits);
+        check_logits(f, logits, first, options->batch);
+    }
+    run(session, (options->batch + 1) / 2, logits);
+    check_logits(f, logits, 5, (options->batch + 1) / 2);
+    resnet_session_free(session);
+}
+
+/* ---- The same bits ---- */
+
+static const uint32_t thread_counts[] = {1, 2, 3, 8};
+
+static void check_threads_and_batches(resnet_model *model) {
+    struct fixture f = fixture_of(model, NULL);
+    for (size_t t = 0; t < COUNT(thread_counts); t++)
+        for (uint32_t batch = 1; batch <= MOST_BATCH; batch += test_quick() ? 7 : 1) {
+            resnet_session_options options = options_for(f.model, batch, thread_counts[t]);
+            check_session(&f, &options);
+        }
+    free_fixture(&f);
+}
+
+static void test_threads_and_batches(void **state) {
+    (void)state;
+    check_threads_and_batches(model_of(odd_config(), 0));
+    check_threads_and_batches(model_of(deep_config(), 0));
+    check_threads_and_batches(model_of(deep_config(), 1));
+}
+
+/* A real network, on small images. */
+static void test_resnet18(void **state) {
+    (void)state;
+    resnet_config config;
+    resnet_model *model;
+    resnet_error error;
+    if (test_quick())
+        skip();
+    assert_status(RESNET_OK, resnet_config_preset("resnet18", &config, &error), &error);
+    config.height = config.width = 64;
+    assert_status(RESNET_OK, resnet_model_random(&config, 1, &(resnet_load_options){.isa = isa}, &model, &error),
+                  &error);
+    struct fixture f = fixture_of(model, NULL);
+    for (size_t t = 0; t < COUNT(thread_counts); t++) {
+        resnet_session_options options = options_for(f.model, t % 2 ? 3 : 1, thread_counts[t]);
+        check_session(&f, &options);
+    }
+    free_fixture(&f);
+}
+
+/* Maps of 2 MB and more, which a session may take through the network one after the other. */
+static void test_large_images(void **state) {
+    (void)state;
+    if (test_quick())
+        skip();
+    resnet_config config = odd_config();
+    config.blocks[0] = 1;
+    config.blocks[1] = config.blocks[2] = 0;
+    config.height = 420;
+    config.width = 400;
+    struct fixture f = fixture_of(model_of(config, 0), NULL);
+    for (uint32_t threads = 1; threads <= 3; threads += 2) {
+        resnet_session_options options = options_for(f.model, 5, threads);
+        check_session(&f, &options);
+    }
+    free_fixture(&f);
+}
+
+/* A slot keeps its content, whatever ran in between. */
+static void test_repeated_runs(void **state) {
+    (void)state;
+    float logits[MOST_BATCH * MOST_CLASSES];
+    struct fixture f = fixture_of(model_of(deep_config(), 0), NULL);
+    resnet_session_options options = options_for(f.model, 5, 2);
+    resnet_session *session = open_session(f.model, &options);
+    fill_slots(&f, session, 0, 5);
+    for (uint32_t i = 0; i < 20; i++) {
+        uint32_t count = 1 + i % 5;
+        run(session, count, logits);
+        check_logits(&f, logits, 0, count);
+    }
+    set_slot(session, 2, f.images); /* the others stay */
+    run(session, 5, logits);
+    check_logits(&f, logits, 0, 2);
+    check_logits(&f, logits + 2 * f.classes, 0, 1);
+    check_logits(&f, logits + 3 * f.classes, 3, 2);
+    resnet_session_free(session);
+    free_fixture(&f);
+}
+
+/* What was in memory before does not matter. */
+static void test_fresh_memory(void **state) {
+    (void)state;
+    resnet_config config = deep_config();
+    struct fixture f = fixture_of(model_of(config, 0), NULL);
+    for (int pattern = 0; pattern < 256; pattern += 255) { /* zeros, NaNs */
+        struct test_memory memory;
+        test_memory_init(&memory, (uint8_t)pattern);
+        resnet_load_options load = {.isa = isa, .allocator = &memory.allocator};
+        struct fixture g = f;
+        g.model = test_model(&config, 1, &load);
+        resnet_session_options options = options_for(g.model, 2, 2);
+        check_session(&g, &options);
+        resnet_model_free(g.model);
+        test_memory_check(&memory);
+    }
+    free_fixture(&f);
+}
+
+static void test_layouts(void **state) {
+    (void)state;
+    float nhwc[MOST_CLASSES];
+    resnet_config config = odd_config();
+    struct fixture f = fixture_of(model_of(config, 0), NULL);
+    size_t pixels = (size_t)config.height * config.width;
+    float *planes = malloc(f.image * sizeof *planes);
+    assert_non_null(planes);
+    for (size_t i = 0; i < f.image; i++)
+        planes[i % 3 * pixels + i / 3] = f.images[i];
+    resnet_session_options options = options_for(f.model, 1, 1);
+    resnet_session *session = open_session(f.model, &options);
+    assert_int_equal(resnet_session_set_floats(session, 0, planes, RESNET_NCHW, NULL), RESNET_OK);
+    run(session, 1, nhwc);
+    check_logits(&f, nhwc, 0, 1);
+    resnet_session_free(session);
+    free(planes);
+    free_fixture(&f);
+}
+
+/* ---- The caller's floating-point environment ---- */
+
+#if defined(__x86_64__)
+#include <xmmintrin.h>
+static uint64_t fp_state(void) {
+    return _mm_getcsr();
+}
+/* Let every inexact sum of the caller's kill the process: so the library must do none in this state. */
+static void trap_all(void) {
+    _mm_setcsr(_mm_getcsr() & ~0x1fbfU);
+}
+#elif defined(__aarch64__)
+static uint64_t fp_state(void) {
+    uint64_t control, status;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(control));
+    __asm__ volatile("mrs %0, fpsr" : "=r"(status));
+    return control << 32 | status;
+}
+static void trap_all(void) {}      /* few AArch64 cores can */
+#else
+static uint64_t fp_state(void) {
+    return 0;
+}
+static void trap_all(void) {}
+#endif
+
+/* ---- The caller's own pool ---- */
+
+struct own_pool {
+    void (*order)(uint32_t count, void (*task)(void *argument, uint32_t i), void *argument);
+    uint32_t calls, tasks;
+    uint64_t fp_state; /* of the caller's thread in the last call */
+    bool fp_changed;   /* between the first and the last */
+};
+
+static void own_parallel_for(void *context, uint32_t count, void (*task)(void *argument, uint32_t i), void *argument) {
+    struct own_pool *pool = context;
+    uint64_t state = fp_state();
+    pool->fp_changed |= pool->calls > 0 && state != pool->fp_state;
+    pool->fp_state = state;
+    pool->calls++;
+    pool->tasks += count;
+    pool->order(count, task, argument);
+}
+
+static void in_order(uint32_t count, void (*task)(void *argument, uint32_t i), void *argument) {
+    for (uint32_t i = 0; i < count; i++)
+        task(argument, i);
+}
+
+static void backwards(uint32_t count, void (*task)(void *argument, uint32_t i), void *argument) {
+    while (count-- > 0)
+        task(argument, count);
+}
+
+struct job {
+    void (*task)(void *argument, uint32_t i);
+    void *argument;
+    uint32_t index;
+};
+
+static void *do_job(void *argument) {
+    const struct job *job = argument;
+    job->task(job->argument, job->index);
+    return NULL;
+}
+
+static void thread_each(uint32_t count, void (*task)(void *argument, uint32_t i), void *argument) {
+    pthread_t threads[16];
+    struct job jobs[16];
+    assert_true(count <= COUNT(threads));
+    for (uint32_t i = 0; i < count; i++) {
+        jobs[i] = (struct job){task, argument, i};
+        assert_int_equal(pthread_create(&threads[i], NULL, do_job, &jobs[i]), 0);
+    }
+    for (uint32_t i = 0; i < count; i++)
+        pthread_join(threads[i], NULL);
+}
+
+static void test_own_parallel_for(void **state) {
+    (void)state;
+    struct own_pool pools[] = {{.order = in_order}, {.order = backwards}, {.order = thread_each}};
+    struct fixture f = fixture_of(model_of(deep_config(), 0), NULL);
+    for (size_t i = 0; i < COUNT(pools); i++) {
+        resnet_session_options options = options_for(f.model, 2, 5);
+        options.parallel_for = own_parallel_for;
+        options.parallel_context = &pools[i];
+        check_session(&f, &options);
+        if (isa != RESNET_ISA_REFERENCE)
+            assert_true(pools[i].calls > 0 && pools[i].tasks == 5 * pools[i].calls);
+    }
+    free_fixture(&f);
+}
+
+/* ---- Against the reference executor ---- */
+
+/*
+ * Each layer adds up at most 1152 products and rounds at 2^-24 of their magnitude, which cancels to about its square
+ * root: near 2e-6 a layer, ten times that where Winograd's method computes, over 20 layers that add up as a random walk
+ * does. 1e-4 is what the library promises.
+ */
+static void check_close(const float *got, const float *wanted, uint32_t count) {
+    float largest = 0, error = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        assert_true(isfinite(got[i]));
+        largest = fmaxf(largest, fabsf(wanted[i]));
+        error = fmaxf(error, fabsf(got[i] - wanted[i]));
+    }
+    if (error > 1e-4F * largest)
+        print_error("off by %g of a largest logit of %g\n", (double)error, (double)largest);
+    assert_true(error <= 1e-4F * largest);
+}
+
+static void check_size(const resnet_model *model, const resnet_model *reference, uint32_t height, uint32_t width) {
+    float got[MOST_CLASSES], wanted[MOST_CLASSES];
+    resnet_config config = resnet_model_describe(model).config;
+    resnet_session_options options = {.height = height, .width = width, .threads = 2};
+    float *image = make_images(&options, config.in_channels, 1);
+    resnet_session *fast = open_session(model, &options), *slow = open_session(reference, &options);
+    set_slot(fast, 0, image);
+    set_slot(slow, 0, image);
+    run(fast, 1, got);
+    run(slow, 1, wanted);
+    check_close(got, wanted, config.classes);
+    resnet_session_free(fast);
+    resnet_session_free(slow);
+    free(image);
+}
+
+static void test_sizes(void **state) {
+    (void)state;
+    static const uint32_t sizes[][2] = {{1, 1}, {7, 300}, {33, 65}, {2, 5}, {225, 223}};
+    resnet_config configs[] = {odd_config(), deep_config()};
+    for (size_t c = 0; c < COUNT(configs); c++) {
+        resnet_model *model = model_of(configs[c], 0);
+        resnet_model *reference = test_model(&configs[c], 1, &(resnet_load_options){.isa = RESNET_ISA_REFERENCE});
+        for (size_t i = 0; i < COUNT(sizes) - (test_quick() ? 1 : 0); i++)
+            check_size(model, reference, sizes[i][0], sizes[i][1]);
+        resnet_model_free(model);
+        resnet_model_free(reference);
+    }
+}
+
+/* Any number of input channels, either place of the stride. */
+static void test_other_networks(void **state) {
+    (void)state;
+    for (uint32_t channels = 1; channels <= RESNET_MAX_CHANNELS; channels += 5) {
+        resnet_config config = deep_config();
+        config.in_channels = channels;
+        config.stride_at = channels % 2 ? RESNET_STRIDE_AT_1X1 : RESNET_STRIDE_AT_3X3;
+        resnet_model *model = model_of(config, 0);
+        resnet_model *reference = test_model(&config, 1, &(resnet_load_options){.isa = RESNET_ISA_REFERENCE});
+        check_size(model, reference, 20, 31);
+        resnet_model_free(model);
+        resnet_model_free(reference);
+    }
+}
+
+/* ---- Floating-point environment ---- */
+
+/* Run in the environment that is set now; it must be the same afterwards, and the logits what they always are. */
+static void check_environment(const struct fixture *f, resnet_session *session, struct own_pool *pool) {
+    float logits[2 * MOST_CLASSES];
+    *pool = (struct own_pool){.order = pool->order, .fp_state = fp_state()};
+    uint64_t before = fp_state();
+    resnet_status status = resnet_session_run(session, 2, logits, NULL);
+    uint64_t after = fp_state();
+    fesetenv(FE_DFL_ENV);
+    assert_int_equal(status, RESNET_OK);
+    assert_true(before == after);
+    assert_true(before == pool->fp_state && !pool->fp_changed); /* threads that are started there inherit it */
+    check_logits(f, logits, 0, 2);
+}
+
+static void check_environments(const struct fixture *f, const resnet_session_options *options, struct own_pool *pool) {
+    static const int modes[] = {FE_TONEAREST, FE_TOWARDZERO, FE_UPWARD, FE_DOWNWARD};
+    for (size_t i = 0; i < COUNT(modes); i++) {
+        fesetround(modes[i]); /* before the threads start, which inherit it */
+        resnet_session *session = open_session(f->model, options);
+        fill_slots(f, session, 0, 2);
+        fesetround(modes[i]);
+        feclearexcept(FE_ALL_EXCEPT);
+        check_environment(f, session, pool);
+        fesetround(modes[i]);
+        feclearexcept(FE_ALL_EXCEPT);
+        feraiseexcept(FE_DIVBYZERO | FE_UNDERFLOW);
+        check_environment(f, session, pool);
+        feclearexcept(FE_ALL_EXCEPT);
+        trap_all();
+        check_environment(f, session, pool);
+        resnet_session_free(session);
+    }
+}
+
+static void test_environment(void **state) {
+    (void)state;
+    struct fixture f = fixture_of(model_of(deep_config(), 0), NULL);
+    double seconds[64] = {0};
+    struct own_pool pool = {.order = thread_each};
+    resnet_session_options options = options_for(f.model, 2, 1);
+    check_environments(&f, &options, &pool);
+    options.threads = 3;
+    check_environments(&f, &options, &pool);
+    options.layer_seconds = seconds;
+    check_environments(&f, &options, &pool);
+    options.parallel_for = own_parallel_for;
+    options.parallel_context = &pool;
+    check_environments(&f, &options, &pool);
+    free_fixture(&f);
+}
+
+/* Load a model and run it on a picture, all in this rounding mode. */
+static void run_rounding(int mode, const struct test_bytes *file, float *logits) {
+    enum { SIDE = 41 }; /* unlike the network's input, so that it is resized */
+    uint8_t pixels[SIDE * SIDE * 3];
+    for (size_t i = 0; i < sizeof pixels; i++)
+        pixels[i] = (uint8_t)(i * i / 7);
+    resnet_model *model;
+    fesetround(mode);
+    resnet_status status =
+        resnet_model_load_memory(file->data, file->size, &(resnet_load_options){.isa = isa}, &model, NULL);
+    assert_int_equal(status, RESNET_OK);
+    resnet_session *session = open_session(model, &(resnet_session_options){.threads = 2});
+    status = resnet_session_set_rgb(session, 0, pixels, SIDE, SIDE, 0, NULL, NULL);
+    assert_int_equal(status, RESNET_OK);
+    status = resnet_session_run(session, 1, logits, NULL);
+    assert_true(fegetround() == mode);
+    fesetround(FE_TONEAREST);
+    assert_int_equal(status, RESNET_OK);
+    resnet_session_free(session);
+    resnet_model_free(model);
+}
+
+static void test_rounding_mode_of_the_caller(void **state) {
+    (void)state;
+    static const int modes[] = {FE_TONEAREST, FE_TOWARDZERO, FE_UPWARD, FE_DOWNWARD};
+    resnet_config config = deep_config();
+    struct test_random random = {5};
+    struct test_bytes file =
+        test_model_file(&config, &(struct test_content){.fill = test_fill_random, .context = &random});
+    float logits[COUNT(modes)][MOST_CLASSES] = {{0}};
+    for (size_t i = 0; i < COUNT(modes); i++) {
+        run_rounding(modes[i], &file, logits[i]);
+        assert_memory_equal(logits[i], logits[0], sizeof logits[i]);
+    }
+    test_bytes_free(&file);
+}
+
+/* ---- Denormal numbers ---- */
+
+/* Every third weight is denormal, or the zero that it is to count as. */
+struct denormal_weights {
+    struct test_random random;
+    float denormal;
+};
+
+static float fill_denormal(void *context, const struct test_tensor *tensor, size_t element) {
+    struct denormal_weights *weights = context;
+    float value = test_fill_random(&weights->random, tensor, element);
+    if (strcmp(tensor->name, "weight") == 0 && element % 3 == 0)
+        return value < 0 ? -weights->denormal : weights->denormal;
+    return value;
+}
+
+static resnet_model *load(const resnet_config *config, test_fill *fill, void *context) {
+    struct test_bytes file = test_model_file(config, &(struct test_content){.fill = fill, .context = context});
+    resnet_model *model;
+    resnet_error error;
+    assert_status(RESNET_OK,
+                  resnet_model_load_memory(file.data, file.size, &(resnet_load_options){.isa = isa}, &model, &error),
+                  &error);
+    test_bytes_free(&file);
+    return model;
+}
+
+static resnet_model *denormal_model(float denormal) {
+    resnet_config config = deep_config();
+    return load(&config, fill_denormal, &(struct denormal_weights){{1}, denormal});
+}
+
+static void run_once(const resnet_model *model, const float *image, float *logits) {
+    resnet_session_options options = options_for(model, 1, 2);
+    resnet_session *session = open_session(model, &options);
+    set_slot(session, 0, image);
+    run(session, 1, logits);
+    resnet_session_free(session);
+}
+
+static void test_denormals_count_as_zeros(void **state) {
+    (void)state;
+    float tiny[MOST_CLASSES], zero[MOST_CLASSES];
+    resnet_model *with = denormal_model(1e-41F), *without = denormal_model(0);
+    resnet_session_options options = options_for(with, 1, 1);
+    float *image = make_images(&options, 3, 1);
+    size_t floats = (size_t)options.height * options.width * 3;
+    run_once(with, image, tiny);
+    run_once(without, image, zero);
+    assert_memory_equal(tiny, zero, 50 * sizeof *tiny);
+    for (size_t i = 0; i < floats; i++)
+        image[i] = 1e-40F;
+    run_once(with, image, tiny);
+    memset(image, 0, floats * sizeof *image);
+    run_once(with, image, zero);
+    assert_memory_equal(tiny, zero, 50 * sizeof *tiny);
+    for (size_t i = 0; i < 50; i++)
+        assert_true(isfinite(tiny[i]));
+    free(image);
+    resnet_model_free(with);
+    resnet_model_free(without);
+}
+
+/* A network without biases that scales by `first` in its first layer and by `last` in its last. */
+struct scales {
+    struct test_random random;
+    float first, last;
+};
+
+static float fill_scaled(void *context, const struct test_tensor *tensor, size_t element) {
+    struct scales *scales = context;
+    if (strcmp(tensor->name, "scale") == 0 || strcmp(tensor->name, "variance") == 0)
+        return 1;
+    if (strcmp(tensor->name, "weight") != 0)
+        return 0;
+    float value = test_fill_random(&scales->random, tensor, element);
+    return value * (tensor->node->kernel == 7 ? scales->first : tensor->node->op == OP_LINEAR ? scales->last : 1);
+}
+
+/* The largest logit of an image of these numbers only. */
+static float largest_of_scaled(float number, float first, float last) {
+    float logits[MOST_CLASSES], largest = 0;
+    resnet_config config = deep_config();
+    struct scales scales = {{1}, first, last};
+    resnet_model *model = load(&config, fill_scaled, &scales);
+    size_t floats = (size_t)config.height * config.width * 3;
+    float *image = malloc(floats * sizeof *image);
+    assert_non_null(image);
+    for (size_t i = 0; i < floats; i++)
+        image[i] = number;
+    run_once(model, image, logits);
+    for (uint32_t i = 0; i < config.classes; i++)
+        largest = fmaxf(largest, fabsf(logits[i]));
+    free(image);
+    resnet_model_free(model);
+    return largest;
+}
+
+/* Otherwise they cost a hundred times the time. Where a denormal input or sum is kept, the last layer shows it. */
+static void test_denormals_on_the_way(void **state) {
+    (void)state;
+    assert_true(largest_of_scaled(1e-18F, 1, 1e18F) > 0.01F);
+    assert_true(largest_of_scaled(1e-40F, 1e20F, 1e20F) == 0);
+    assert_true(largest_of_scaled(1e-20F, 1e-20F, 1e37F) == 0);
+}
+
+/* ---- Memory ---- */
+
+#if defined(__has_feature)
+#define HAS_FEATURE(feature) __has_feature(feature)
+#else
+#define HAS_FEATURE(feature) 0
+#endif
+#if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) &&                           \
+    !HAS_FEATURE(address_sanitizer) && !HAS_FEATURE(thread_sanitizer) && !HAS_FEATURE(memory_sanitizer)
+#define COUNTS_MALLOC 1
+
+/* The C library's own allocator, in front of which these stand for the whole program. */
+void *__libc_malloc(size_t size);
+void *__libc_calloc(size_t count, size_t size);
+void *__libc_realloc(void *memory, size_t size);
+void *__libc_memalign(size_t alignment, size_t size);
+
+static atomic_size_t system_calls;
+
+void *malloc(size_t size) {
+    atomic_fetch_add(&system_calls, 1);
+    return __libc_malloc(size);
+}
+void *calloc(size_t count, size_t size) {
+    atomic_fetch_add(&system_calls, 1);
+    return __libc_calloc(count, size);
+}
+void *realloc(void *memory, size_t size) {
+    atomic_fetch_add(&system_calls, 1);
+    return __libc_realloc(memory, size);
+}
+void *aligned_alloc(size_t alignment, size_t size) {
+    atomic_fetch_add(&system_calls, 1);
+    return __libc_memalign(alignment, size);
+}
+int posix_memalign(void **memory, size_t alignment, size_t size) {
+    atomic_fetch_add(&system_calls, 1);
+    *memory = __libc_memalign(alignment, size);
+    return *memory ? 0 : 12; /* ENOMEM */
+}
+#else
+#define COUNTS_MALLOC 0
+static atomic_size_t system_calls; /* a sanitizer has its own allocator; what is left counts the caller's */
+#endif
+
+static void test_run_allocates_nothing(void **state) {
+    (void)state;
+    float logits[3 * MOST_CLASSES];
+    double seconds[64];
+    struct test_memory memory;
+    test_memory_init(&memory, 0xaa);
+    resnet_config config = deep_config();
+    resnet_model *model = test_model(&config, 1, &(resnet_load_options){.isa = isa, .allocator = &memory.allocator});
+    resnet_session_options options = options_for(model, 3, 3);
+    options.layer_seconds = seconds;
+    float *images = make_images(&options, 3, 1);
+    resnet_session *session = open_session(model, &options);
+    size_t calls = memory.calls, system = atomic_load(&system_calls);
+    assert_true(!COUNTS_MALLOC || system > 0);
+    for (uint32_t i = 0; i < 10; i++) {
+        set_slot(session, i % 3, images);
+        run(session, 1 + i % 3, logits);
+    }
+    assert_int_equal(memory.calls, calls);
+    assert_int_equal(atomic_load(&system_calls), system);
+    resnet_session_free(session);
+    resnet_model_free(model);
+    free(images);
+    test_memory_check(&memory);
+}
+
+/* What is announced is what is taken, and given back. */
+static void test_session_memory(void **state) {
+    (void)state;
+    struct test_memory memory;
+    resnet_error error;
+    test_memory_init(&memory, 0x55);
+    resnet_config config = deep_config();
+    resnet_model *model = test_model(&config, 1, &(resnet_load_options){.isa = isa, .allocator = &memory.allocator});
+    size_t before = memory.live_bytes;
+    for (uint32_t i = 1; i <= 5; i++) {
+        size_t bytes;
+        resnet_session_options options = {.batch = i, .threads = i % 3 + 1, .height = 40 * i, .width = 30};
+        assert_status(RESNET_OK, resnet_session_memory(model, &options, &bytes, &error), &error);
+        assert_int_equal(memory.live_bytes, before);
+        resnet_session *session = open_session(model, &options);
+        assert_int_equal(memory.live_bytes - before, bytes);
+        resnet_session_free(session);
+        assert_int_equal(memory.live_bytes, before);
+    }
+    resnet_model_free(model);
+    test_memory_check(&memory);
+}
+
+/* ---- Time ---- */
+
+static double now(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
+}
+
+static double sum_of(const double *values, uint32_t count) {
+    double sum = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        assert_true(values[i] >= 0);
+        sum += values[i];
+    }
+    return sum;
+}
+
+/* The layers' times add up from run to run, and never to more than the runs took. */
+static void test_layer_seconds(void **state) {
+    (void)state;
+    float logits[MOST_CLASSES];
+    double seconds[64] = {0}, last = 0;
+    struct fixture f = fixture_of(model_of(deep_config(), 0), NULL);
+    uint32_t layers = resnet_model_describe(f.model).layers;
+    assert_true(layers < COUNT(seconds));
+    resnet_session_options options = options_for(f.model, 1, 2);
+    options.layer_seconds = seconds;
+    resnet_session *session = open_session(f.model, &options);
+    fill_slots(&f, session, 0, 1);
+    double start = now();
+    for (int i = 0; i < 3; i++) {
+        run(session, 1, logits);
+        double sum = sum_of(seconds, layers);
+        assert_true(sum > last && sum <= now() - start + 1e-6); /* a clock's ticks are nanoseconds */
+        last = sum;
+    }
+    assert_true(seconds[layers] == 0);
+    resnet_session_free(session);
+    free_fixture(&f);
+}
+
+/* ---- Wrong calls ---- */
+
+#define assert_refused(call)                                                                                           \
+    do {                                                                                                               \
+        resnet_error error = {0};                                                                                      \
+        assert_status(RESNET_ERROR_ARGUMENT, call, &error);                                                            \
+    } while (0)
+
+static void test_wrong_sessions(void **state) {
+    (void)state;
+    resnet_model *model = model_of(odd_config(), 0);
+    resnet_session *session;
+    size_t bytes = 1;
+    assert_refused(resnet_session_create(model, NULL, NULL, &error));
+    assert_refused(resnet_session_memory(NULL, NULL, &bytes, &error));
+    assert_refused(resnet_session_memory(model, NULL, NULL, &error));
+    const resnet_session_options wrong[] = {
+        {.batch = UINT32_MAX}, {.threads = UINT32_MAX}, {.height = UINT32_MAX}, {.width = 16385}};
+    for (size_t i = 0; i < COUNT(wrong); i++) {
+        if (isa == RESNET_ISA_REFERENCE && wrong[i].threads)
+            continue; /* always one */
+        session = (resnet_session *)&bytes;
+        assert_refused(resnet_session_create(model, &wrong[i], &session, &error));
+        assert_null(session);
+        assert_refused(resnet_session_memory(model, &wrong[i], &bytes, &error));
+        assert_int_equal(resnet_session_create(model, &wrong[i], &session, NULL), RESNET_ERROR_ARGUMENT);
+    }
+    assert_int_equal(bytes, 1);
+    session = (resnet_session *)&bytes;
+    assert_refused(resnet_session_create(NULL, NULL, &session, &error));
+    assert_null(session);
+    resnet_session_free(NULL);
+    resnet_model_free(model);
+}
+
+static void test_wrong_inputs(void **state) {
+    (void)state;
+    struct fixture f = fixture_of(model_of(odd_config(), 0), NULL);
+    resnet_session_options options = options_for(f.model, 2, 1);
+    resnet_session *session = open_session(f.model, &options);
+    const uint8_t pixel[3] = {0};
+    assert_refused(resnet_session_set_floats(NULL, 0, f.images, RESNET_NHWC, &error));
+    assert_refused(resnet_session_set_floats(session, 0, NULL, RESNET_NHWC, &error));
+    assert_refused(resnet_session_set_floats(session, 2, f.images, RESNET_NHWC, &error));
+    assert_refused(resnet_session_set_floats(session, UINT32_MAX, f.images, RESNET_NHWC, &error));
+    assert_refused(resnet_session_set_floats(session, 0, f.images, (resnet_layout)7, &error));
+    assert_refused(resnet_session_set_rgb(session, 2, pixel, 1, 1, 0, NULL, &error));
+    assert_refused(resnet_session_set_rgb(session, 0, NULL, 1, 1, 0, NULL, &error));
+    assert_refused(resnet_session_set_image_file(session, 2, "no such file", NULL, &error));
+    assert_refused(resnet_session_set_image_file(session, 0, NULL, NULL, &error));
+    assert_refused(resnet_session_set_image_memory(session, 2, pixel, 3, NULL, &error));
+    assert_refused(resnet_session_set_image_memory(session, 0, NULL, 3, NULL, &error));
+    assert_int_equal(resnet_session_set_floats(session, 2, f.images, RESNET_NHWC, NULL), RESNET_ERROR_ARGUMENT);
+    resnet_session_free(session);
+    free_fixture(&f);
+}
+
+/* A refused run writes nothing, and the session is as good as before. */
+static void test_wrong_runs(void **state) {
+    (void)state;
+    float logits[2 * MOST_CLASSES] = {12345};
+    struct fixture f = fixture_of(model_of(odd_config(), 0), NULL);
+    resnet_session_options options = options_for(f.model, 2, 2);
+    resnet_session *session = open_session(f.model, &options);
+    assert_refused(resnet_session_run(NULL, 1, logits, &error));
+    assert_refused(resnet_session_run(session, 1, NULL, &error));
+    assert_refused(resnet_session_run(session, 0, logits, &error));
+    assert_refused(resnet_session_run(session, 3, logits, &error));
+    assert_int_equal(resnet_session_run(session, 3, logits, NULL), RESNET_ERROR_ARGUMENT);
+    assert_true(logits[0] == 12345);
+    fill_slots(&f, session, 0, 2);
+    assert_int_equal(resnet_session_run(session, 2, logits, NULL), RESNET_OK);
+    check_logits(&f, logits, 0, 2);
+    resnet_session_free(session);
+    free_fixture(&f);
+}
+
+static void test_defaults(void **state) {
+    (void)state;
+    float logits[MOST_CLASSES];
+    struct fixture f = fixture_of(model_of(odd_config(), 0), NULL);
+    resnet_session *session = open_session(f.model, NULL);
+    assert_true(resnet_session_threads(session) >= 1);
+    fill_slots(&f, session, 0, 1);
+    run(session, 1, logits);
+    check_logits(&f, logits, 0, 1);
+    assert_refused(resnet_session_run(session, 2, logits, &error));
+    resnet_session_free(session);
+    resnet_session_options options = {.threads = 3};
+    session = open_session(f.model, &options);
+    assert_int_equal(resnet_session_threads(session), isa == RESNET_ISA_REFERENCE ? 1 : 3);
+    resnet_session_free(session);
+    free_fixture(&f);
+}
+
+/* ---- Threads of the caller's ---- */
+
+struct user {
+    const struct fixture *fixture;
+    uint32_t first;
+    bool equal;
+};
+
+/* Not with cmocka's assertions: they belong to the main thread. */
+static void *use_session(void *argument) {
+    struct user *user = argument;
+    const struct fixture *f = user->fixture;
+    float logits[2 * MOST_CLASSES];
+    resnet_session_options options = options_for(f->model, 2, 2);
+    resnet_session *session;
+    user->equal = resnet_session_create(f->model, &options, &session, NULL) == RESNET_OK;
+    for (uint32_t i = 0; user->equal && i < 20; i++) {
+        uint32_t image = (user->first + i) % (MOST_BATCH - 1);
+        resnet_session_set_floats(session, 0, f->images + image * f->image, RESNET_NHWC, NULL);
+        resnet_session_set_floats(session, 1, f->images + (image + 1) * f->image, RESNET_NHWC, NULL);
+        resnet_session_run(session, 2, logits, NULL);
+        user->equal = memcmp(logits, f->logits[image], f->classes * sizeof *logits) == 0 &&
+                      memcmp(logits + f->classes, f->logits[image + 1], f->classes * sizeof *logits) == 0;
+    }
+    resnet_session_free(session);
+    return NULL;
+}
+
+static void test_two_sessions_at_once(void **state) {
+    (void)state;
+    struct fixture f = fixture_of(model_of(deep_config(), 0), NULL);
+    struct user users[] = {{&f, 0, false}, {&f, 3, false}};
+    pthread_t threads[COUNT(users)];
+    for (size_t i = 0; i < COUNT(users); i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, use_session, &users[i]), 0);
+    for (size_t i = 0; i < COUNT(users); i++)
+        pthread_join(threads[i], NULL);
+    for (size_t i = 0; i < COUNT(users); i++)
+        assert_true(users[i].equal);
+    free_fixture(&f);
+}
+
+/* Slots may be filled by several threads at once. */
+struct filler {
+    resnet_session *session;
+    const float *image;
+    uint32_t slot;
+};
+
+static void *fill_slot(void *argument) {
+    const struct filler *filler = argument;
+    resnet_session_set_floats(filler->session, filler->slot, filler->image, RESNET_NHWC, NULL);
+    return NULL;
+}
+
+static void test_slots_filled_at_once(void **state) {
+    (void)state;
+    float logits[MOST_BATCH * MOST_CLASSES];
+    struct fixture f = fixture_of(model_of(odd_config(), 0), NULL);
+    resnet_session_options options = options_for(f.model, MOST_BATCH, 2);
+    resnet_session *session = open_session(f.model, &options);
+    struct filler fillers[MOST_BATCH];
+    pthread_t threads[MOST_BATCH];
+    for (uint32_t i = 0; i < MOST_BATCH; i++) {
+        fillers[i] = (struct filler){session, f.images + i * f.image, i};
+        assert_int_equal(pthread_create(&threads[i], NULL, fill_slot, &fillers[i]), 0);
+    }
+    for (uint32_t i = 0; i < MOST_BATCH; i++)
+        pthread_join(threads[i], NULL);
+    run(session, MOST_BATCH, logits);
+    check_logits(&f, logits, 0, MOST_BATCH);
+    resnet_session_free(session);
+    free_fixture(&f);
+}
+
+/* ---- Signals ---- */
+
+static volatile sig_atomic_t alarms;
+
+static void count_alarm(int number) {
+    (void)number;
+    alarms = alarms + 1;
+}
+
+/* While the caller's thread blocks a signal it must stay pending: none of ours may take it. */
+static void check_signals(const struct fixture *f, resnet_session *session) {
+    float logits[MOST_CLASSES];
+    sigset_t alarm_only, before;
+    sigemptyset(&alarm_only);
+    sigaddset(&alarm_only, SIGALRM);
+    pthread_sigmask(SIG_BLOCK, &alarm_only, &before);
+    assert_false(sigismember(&before, SIGALRM)); /* creating the session has blocked nothing here */
+    alarms = 0;
+    kill(getpid(), SIGALRM);
+    for (int i = 0; i < 5; i++) {
+        run(session, 1, logits);
+        check_logits(f, logits, 0, 1);
+    }
+    assert_int_equal(alarms, 0);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    assert_int_equal(alarms, 1);
+}
+
+static void test_signals(void **state) {
+    (void)state;
+    struct sigaction counting = {.sa_handler = count_alarm}, now_set;
+    struct sigaction before;
+    sigaction(SIGALRM, &counting, &before);
+    struct fixture f = fixture_of(model_of(odd_config(), 0), NULL);
+    resnet_session_options options = options_for(f.model, 1, 3);
+    resnet_session *session = open_session(f.model, &options);
+    fill_slots(&f, session, 0, 1);
+    check_signals(&f, session);
+    sigaction(SIGALRM, NULL, &now_set);
+    assert_true(now_set.sa_handler == count_alarm);
+    resnet_session_free(session);
+    sigaction(SIGALRM, &before, NULL);
+    free_fixture(&f);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_threads_and_batches),
+        cmocka_unit_test(test_resnet18),
+        cmocka_unit_test(test_large_images),
+        cmocka_unit_test(test_repeated_runs),
+        cmocka_unit_test(test_fresh_memory),
+        cmocka_unit_test(test_layouts),
+        cmocka_unit_test(test_own_parallel_for),
+        cmocka_unit_test(test_sizes),
+        cmocka_unit_test(test_other_networks),
+        cmocka_unit_test(test_environment),
+        cmocka_unit_test(test_rounding_mode_of_the_caller),
+        cmocka_unit_test(test_denormals_count_as_zeros),
+        cmocka_unit_test(test_denormals_on_the_way),
+        cmocka_unit_test(test_run_allocates_nothing),
+        cmocka_unit_test(test_session_memory),
+        cmocka_unit_test(test_layer_seconds),
+        cmocka_unit_test(test_wrong_sessions),
+        cmocka_unit_test(test_wrong_inputs),
+        cmocka_unit_test(test_wrong_runs),
+        cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_two_sessions_at_once),
+        cmocka_unit_test(test_slots_filled_at_once),
+        cmocka_unit_test(test_signals),
+    };
+    isa = test_isa();
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

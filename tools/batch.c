@@ -1,0 +1,118 @@
+/* batch.c - take a few images at a time through a session: decode them on all threads, then run. */
+#include "batch.h"
+
+#include <inttypes.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "commands.h"
+#include "model.h"
+#include "options.h"
+#include "system.h"
+#include "text.h"
+
+#define STDIN_LIMIT ((size_t)64 << 20)
+
+int batch_open(struct batch *batch, const struct batch_settings *settings) {
+    resnet_error error;
+    const char *path = settings->model;
+    memset(batch, 0, sizeof *batch);
+    int code = model_open(&path, &(resnet_load_options){.isa = settings->isa}, &batch->model);
+    if (code != EXIT_FINE)
+        return code;
+    batch->info = resnet_model_describe(batch->model);
+    if (batch->info.config.in_channels != 3) {
+        complain("%s: the network takes %" PRIu32 " channels, and an image has 3", path,
+                 batch->info.config.in_channels);
+        return EXIT_MODEL;
+    }
+    batch->preprocess = batch->info.preprocess;
+    if (settings->resize != RESIZE_AS_MODEL)
+        batch->preprocess.resize = settings->resize;
+    resnet_session_options options = {.batch = settings->size, .threads = settings->threads};
+    if (resnet_session_create(batch->model, &options, &batch->session, &error) != RESNET_OK)
+        return library_failure(path, &error);
+    batch->size = settings->size;
+    batch->pictures = allocate(batch->size, sizeof *batch->pictures);
+    batch->logits = allocate((size_t)batch->size * batch->info.config.classes, sizeof *batch->logits);
+    return EXIT_FINE;
+}
+
+void batch_close(struct batch *batch) {
+    batch_clear(batch);
+    free(batch->pictures);
+    free(batch->logits);
+    resnet_session_free(batch->session);
+    resnet_model_free(batch->model);
+}
+
+void batch_add(struct batch *batch, struct picture picture) {
+    batch->pictures[batch->count++] = picture;
+}
+
+void batch_clear(struct batch *batch) {
+    while (batch->count)
+        free(batch->pictures[--batch->count].path);
+}
+
+static void set_from_stdin(struct batch *batch, uint32_t slot, resnet_error *error) {
+    size_t size = 0, room = 1 << 20, got;
+    char *data = allocate(room, 1);
+    while ((got = fread(data + size, 1, room - size, stdin)) > 0 && size + got <= STDIN_LIMIT) {
+        size += got;
+        if (size == room) {
+            char *larger = allocate(2 * room, 1);
+            memcpy(larger, data, size);
+            free(data);
+            data = larger;
+            room *= 2;
+        }
+    }
+    if (ferror(stdin) || got > 0) {
+        error->status = RESNET_ERROR_IO;
+        snprintf(error->message, sizeof error->message, "stdin %s",
+                 got > 0 ? "has more than the 64 MiB that an image may have" : "cannot be read");
+    } else
+        resnet_session_set_image_memory(batch->session, slot, data, size, &batch->preprocess, error);
+    free(data);
+}
+
+static void set_slot(struct batch *batch, uint32_t slot) {
+    struct picture *picture = &batch->pictures[slot];
+    resnet_error *error = &picture->error;
+    error->status = RESNET_OK;
+    if (picture->is_stdin)
+        set_from_stdin(batch, slot, error);
+    else
+        resnet_session_set_image_file(batch->session, slot, picture->path, &batch->preprocess, error);
+}
+
+/* The threads that decode share this: each takes the next slot when it is free. */
+struct decoding {
+    struct batch *batch;
+    atomic_uint next;
+};
+
+static void decode(void *argument, uint32_t thread) {
+    struct decoding *decoding = argument;
+    uint32_t slot;
+    (void)thread;
+    while ((slot = atomic_fetch_add(&decoding->next, 1)) < decoding->batch->count)
+        set_slot(decoding->batch, slot);
+}
+
+/* A slot whose picture failed is run with whatever it holds, and nobody looks at its logits. */
+void batch_run(struct batch *batch) {
+    struct decoding decoding = {.batch = batch};
+    uint32_t threads = resnet_session_threads(batch->session), good = 0;
+    resnet_error error;
+    run_on_threads(threads < batch->count ? threads : batch->count, decode, &decoding);
+    for (uint32_t i = 0; i < batch->count; i++)
+        good += batch->pictures[i].error.status == RESNET_OK;
+    if (good == 0 || resnet_session_run(batch->session, batch->count, batch->logits, &error) == RESNET_OK)
+        return;
+    for (uint32_t i = 0; i < batch->count; i++)
+        batch->pictures[i].error = error;
+}

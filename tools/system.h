@@ -1,0 +1,22 @@
+/* system.h - what the commands need of the operating system: memory, the clock, threads. */
+#ifndef SYSTEM_H
+#define SYSTEM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* Zeroed memory for `count` things of `size` bytes; where there is none, the program says so and ends. */
+void *allocate(size_t count, size_t size);
+char *copy_text(const char *text);
+
+/* Seconds since some fixed moment. */
+double now(void);
+
+/* The most memory that the process has had resident so far, in bytes; 0 where it is not known. */
+double peak_resident_bytes(void);
+
+/* Call task(argument, i) for each 0 <= i < count, each on a thread of its own, the last on the caller's; return when
+ * all have returned. */
+void run_on_threads(uint32_t count, void (*task)(void *argument, uint32_t i), void *argument);
+
+#endif
