@@ -1,0 +1,111 @@
+#!/usr/bin/env python3
+"""Real networks on real photographs against PyTorch's answers: convert, classify, evaluate.
+
+Needs the data that is not part of this repository (weights, photographs, expected logits); skipped, by name, where it is
+absent. Run by ctest with RESNET_PROGRAM in the environment.
+"""
+import csv
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import unittest
+
+try:
+    import numpy as np
+except ImportError:
+    print("skipped: NumPy is not installed for this Python")
+    sys.exit(77)
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+DATA = ROOT.parent / "shared" / "data"
+PROGRAM = os.environ.get("RESNET_PROGRAM", str(ROOT / "build" / "resnet"))
+NETWORKS = "resnet18", "resnet50"
+INSTRUCTION_SETS = "scalar", "avx2", "avx512", "neon"
+
+
+def run(*command, **options):
+    return subprocess.run([str(word) for word in command], capture_output=True, check=False, **options)
+
+
+def available(isa):
+    return run(PROGRAM, "bench", "--arch", "resnet18", "--isa", isa, "--seconds", "0").returncode == 0
+
+
+def classify(model, files, *options):
+    listed = "\n".join(map(str, files)).encode()
+    result = run(PROGRAM, "classify", "--model", model, "--json", "--logits", "--files-from", "-", *options, input=listed)
+    return result.returncode, [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def table(name):
+    with open(DATA / name, encoding="utf-8") as file:
+        return list(csv.DictReader(file, delimiter="\t"))
+
+
+def expected(name):
+    return np.load(DATA / "expected" / f"{name}-logits.npy")
+
+
+class Photographs(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = tempfile.TemporaryDirectory()
+        cls.models = {}
+        unpacked = run("sh", DATA / "unpack.sh", cls.folder.name)
+        assert unpacked.returncode == 0, unpacked.stderr
+        for checkpoint in "resnet18.pth", "resnet18.safetensors", "resnet50.pth":
+            model = pathlib.Path(cls.folder.name, checkpoint + ".resnet")
+            converted = run(sys.executable, ROOT / "tools/convert.py", model.with_suffix(""), "-o", model)
+            assert converted.returncode == 0, converted.stderr
+            cls.models[checkpoint] = model
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.folder.cleanup()
+
+    def test_pth_and_safetensors_give_the_same_model_file(self):
+        self.assertEqual(self.models["resnet18.pth"].read_bytes(), self.models["resnet18.safetensors"].read_bytes())
+
+    def test_top1_on_photographs(self):
+        """From the JPEG on. At most two may differ: another JPEG decoder is off by a level or two, and a close call turns."""
+        files = [DATA / "photos" / row["file"] for row in table("photos/labels.tsv")]
+        for network in NETWORKS:
+            status, answers = classify(self.models[network + ".pth"], files)
+            same = sum(answer["top"][0]["index"] == logits.argmax()
+                       for answer, logits in zip(answers, expected(f"photos-{network}")))
+            self.assertEqual((status, len(answers)), (0, 106))
+            self.assertGreaterEqual(same, 104, network)
+
+    def test_logits_on_crops(self):
+        """From exact pixels on. 1e-4 of the largest logit is the promise; rounding leaves about 3e-6."""
+        files = sorted((DATA / "expected/crops").glob("*.png"))
+        for network in NETWORKS:
+            right = expected(f"crops-{network}")
+            for isa in filter(available, INSTRUCTION_SETS):
+                _, answers = classify(self.models[network + ".pth"], files, "--resize", "0", "--isa", isa)
+                logits = np.array([answer["logits"] for answer in answers])
+                error = (np.abs(logits - right).max(axis=1) / np.abs(right).max(axis=1)).max()
+                self.assertEqual(list(logits.argmax(axis=1)), list(right.argmax(axis=1)))
+                self.assertLess(error, 1e-4, f"{network} {isa}")
+                print(f"{network} {isa}: logits within {error:.1e} of the largest", file=sys.stderr)
+
+    def test_evaluation(self):
+        """The count of right answers on 500 photographs is PyTorch's to one."""
+        classes = np.array([int(row["class"]) for row in table("val/labels.tsv")])
+        for network in NETWORKS:
+            result = run(PROGRAM, "eval", "--model", self.models[network + ".pth"], "--labels-tsv", DATA / "val/labels.tsv",
+                         "--resize", "0", "--json")
+            report = json.loads(result.stdout)
+            right = int((expected(f"val-{network}").argmax(axis=1) == classes).sum())
+            self.assertLessEqual(abs(report["top1_correct"] - right), 1, network)
+            print(f"{network}: {report['top1_correct']} right, PyTorch {right}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    if not DATA.exists():
+        print("skipped: no ../shared/data beside the repository")
+        sys.exit(77)
+    unittest.main()
