@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "pack.h"
 #include "split.h"
 #include "winograd.h"
 
@@ -100,8 +101,7 @@ static void place_tile(struct conv_tile *tile, const struct step *step, uint32_t
 static void run_tiles(const struct step *step, const struct grid *grid, uint32_t panel, struct span span) {
     struct conv_tile tile = tile_template(step);
     uint32_t nr = step->kernels->nr, first = panel * nr;
-    size_t panel_floats = (1 + (size_t)step->node->in.channels * step->node->kernel * step->node->kernel) * nr;
-    tile.panel = step->panels + panel * panel_floats;
+    tile.panel = step->panels + panel * panel_size(step->node, nr);
     tile.channels = step->node->out.channels - first < nr ? step->node->out.channels - first : nr;
     for (uint32_t i = span.begin; i < span.end; i++) {
         place_tile(&tile, step, i / grid->line_tiles, part_of(grid->pixels, i % grid->line_tiles, grid->line_tiles));
@@ -141,7 +141,7 @@ static void split_tiles(const struct step *step, const struct grid *grid, uint32
 static void convolve(const struct step *step, uint32_t index, uint32_t count) {
     const struct node *node = step->node;
     struct grid grid = grid_of(step);
-    size_t weight_bytes = (size_t)node->in.channels * node->out.channels * node->kernel * node->kernel * sizeof(float);
+    uint64_t weight_bytes = node_weights(node) * sizeof(float);
     if (weight_bytes > CACHE_BYTES || grid.tiles < count)
         split_panels(step, &grid, index, count);
     else

@@ -77,16 +77,16 @@ uint32_t graph_linear(struct graph *graph, uint32_t input, uint32_t channels) {
     return append_named(graph, window(graph, OP_LINEAR, input, linear), "fc");
 }
 
-static uint64_t weight_count(const struct node *node) {
+uint64_t node_weights(const struct node *node) {
     return (uint64_t)node->out.channels * node->in.channels * node->kernel * node->kernel;
 }
 
 uint64_t node_parameters(const struct node *node) {
     switch (node->op) {
     case OP_CONV: /* and the scale and shift of batch normalisation */
-        return weight_count(node) + 2 * (uint64_t)node->out.channels;
+        return node_weights(node) + 2 * (uint64_t)node->out.channels;
     case OP_LINEAR:
-        return weight_count(node) + node->out.channels;
+        return node_weights(node) + node->out.channels;
     default:
         return 0;
     }
@@ -95,5 +95,5 @@ uint64_t node_parameters(const struct node *node) {
 uint64_t node_macs(const struct node *node) {
     if (node->op != OP_CONV && node->op != OP_LINEAR)
         return 0;
-    return weight_count(node) * node->out.height * node->out.width;
+    return node_weights(node) * node->out.height * node->out.width;
 }

@@ -1,14 +1,12 @@
 /* image.c - read an image file, tell its format, and hand it to the format's decoder. */
-#define _POSIX_C_SOURCE 200809L /* O_CLOEXEC, fstat */
+#define _POSIX_C_SOURCE 200809L /* close */
 #include "image.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "error.h"
+#include "file.h"
 #include "image_parts.h"
 
 #define MAX_FILE ((size_t)512 << 20) /* 64 megapixels of 16-bit RGBA, uncompressed */
@@ -121,47 +119,12 @@ void image_free(struct image *image, const resnet_allocator *allocator) {
 
 /* ---- Files ---- */
 
-/* Exactly `size` bytes; a signal or a short read only means to go on. */
-static resnet_status read_bytes(int file, uint8_t *to, size_t size, resnet_error *error) {
-    while (size) {
-        ssize_t got = read(file, to, size);
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got < 0)
-            return fail(error, RESNET_ERROR_IO, "cannot be read: %s", strerror(errno));
-        if (got == 0)
-            return fail(error, RESNET_ERROR_IO, "became shorter while it was read: %zu bytes are missing", size);
-        to += got;
-        size -= (size_t)got;
-    }
-    return RESNET_OK;
-}
-
-static resnet_status check_file(int file, size_t *size, resnet_error *error) {
-    struct stat about;
-    if (fstat(file, &about) != 0)
-        return fail(error, RESNET_ERROR_IO, "cannot be examined: %s", strerror(errno));
-    if (!S_ISREG(about.st_mode))
-        return fail(error, RESNET_ERROR_IO, "is %s, not a regular file",
-                    S_ISDIR(about.st_mode)    ? "a directory"
-                    : S_ISFIFO(about.st_mode) ? "a named pipe"
-                                              : "a device or a socket");
-    if (about.st_size > (off_t)MAX_FILE)
-        return fail(error, RESNET_ERROR_IO, "has %lld bytes; of an image file at most %zu are read",
-                    (long long)about.st_size, MAX_FILE);
-    *size = (size_t)about.st_size;
-    return RESNET_OK;
-}
-
 /* The format is told from the first bytes, before memory is asked for the rest. */
-static resnet_status decode_open(int file, const resnet_allocator *allocator, struct image *image,
+static resnet_status decode_open(int file, size_t size, const resnet_allocator *allocator, struct image *image,
                                  resnet_error *error) {
     uint8_t head[HEAD];
-    size_t size = 0;
-    resnet_status status = check_file(file, &size, error);
     struct bytes start = {head, size < HEAD ? size : HEAD};
-    if (status == RESNET_OK)
-        status = read_bytes(file, head, start.size, error);
+    resnet_status status = file_read(file, head, start.size, error);
     if (status != RESNET_OK)
         return status;
     enum format format = identify(&start, error);
@@ -172,21 +135,25 @@ static resnet_status decode_open(int file, const resnet_allocator *allocator, st
     if (!data)
         return fail_memory(error, "an image file", size);
     memcpy(data, head, start.size);
-    status = read_bytes(file, data + start.size, size - start.size, error);
+    status = file_read(file, data + start.size, size - start.size, error);
     if (status == RESNET_OK)
         status = image_decode(data, size, allocator, image, error);
     memory_put(allocator, data, size);
     return status;
 }
 
-/* Not blocking, so that opening a named pipe returns at once. */
 static resnet_status decode_path(const char *path, const resnet_allocator *allocator, struct image *image,
                                  resnet_error *error) {
-    int file = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-    if (file < 0)
-        return fail(error, RESNET_ERROR_IO, "cannot be opened: %s", strerror(errno));
-    resnet_status status = decode_open(file, allocator, image, error);
-    close(file);
+    int file;
+    uint64_t size = 0;
+    resnet_status status = file_open(path, &file, &size, error);
+    if (status == RESNET_OK && size > MAX_FILE)
+        status = fail(error, RESNET_ERROR_IO, "has %llu bytes; of an image file at most %zu are read",
+                      (unsigned long long)size, MAX_FILE);
+    if (status == RESNET_OK)
+        status = decode_open(file, (size_t)size, allocator, image, error);
+    if (file >= 0)
+        close(file);
     return status;
 }
 

@@ -1,18 +1,15 @@
 /* model_file.c - read a model file (models/FORMAT.md), front to back, from a file or from memory. */
-#define _POSIX_C_SOURCE 200809L
+#define _POSIX_C_SOURCE 200809L /* close */
 #include "model_file.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <math.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "error.h"
+#include "file.h"
 
 #define HEADER_SIZE      256
-#define MOST_BYTES       ((uint64_t)1 << 30)
 #define MOST_LABEL_BYTES (1U << 24)
 #define MOST_RESIZE      16384
 
@@ -47,20 +44,6 @@ static uint32_t crc_of(uint32_t table[8][256], uint32_t crc, const uint8_t *p, s
 
 /* ---- Bytes ---- */
 
-static resnet_status read_descriptor(const struct model_file *file, uint8_t *bytes, size_t size, resnet_error *error) {
-    for (size_t done = 0; done < size;) {
-        ssize_t got = read(file->descriptor, bytes + done, size - done);
-        if (got > 0)
-            done += (size_t)got;
-        else if (got == 0)
-            return fail(error, RESNET_ERROR_IO, "ended at byte %llu, while it was read; its size was %llu",
-                        (unsigned long long)(file->position + done), (unsigned long long)file->size);
-        else if (errno != EINTR)
-            return fail(error, RESNET_ERROR_IO, "cannot be read: %s", strerror(errno));
-    }
-    return RESNET_OK;
-}
-
 /* The caller has made sure that `size` bytes are left. */
 static resnet_status read_bytes(struct model_file *file, void *bytes, size_t size, resnet_error *error) {
     if (size == 0)
@@ -68,7 +51,7 @@ static resnet_status read_bytes(struct model_file *file, void *bytes, size_t siz
     if (file->descriptor < 0) {
         memcpy(bytes, file->data + file->position, size);
     } else {
-        resnet_status status = read_descriptor(file, bytes, size, error);
+        resnet_status status = file_read(file->descriptor, bytes, size, error);
         if (status != RESNET_OK)
             return status;
     }
@@ -220,21 +203,9 @@ static resnet_status read_header(struct model_file *file, resnet_error *error) {
 
 /* ---- Open and close ---- */
 
-/* O_NONBLOCK: opening a FIFO must not wait for a writer. */
-static resnet_status open_regular(struct model_file *file, const char *path, resnet_error *error) {
-    struct stat info;
-    file->descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (file->descriptor < 0 || fstat(file->descriptor, &info) != 0)
-        return fail(error, RESNET_ERROR_IO, "cannot be opened: %s", strerror(errno));
-    if (!S_ISREG(info.st_mode))
-        return fail(error, RESNET_ERROR_IO, "not a regular file");
-    file->size = (uint64_t)info.st_size;
-    return RESNET_OK;
-}
-
 resnet_status model_file_open(struct model_file *file, const char *path, resnet_error *error) {
     memset(file, 0, sizeof *file);
-    resnet_status status = open_regular(file, path, error);
+    resnet_status status = file_open(path, &file->descriptor, &file->size, error);
     return status == RESNET_OK ? read_header(file, error) : status;
 }
 
@@ -259,7 +230,7 @@ void model_file_close(struct model_file *file) {
 static uint64_t node_bytes(const struct node *node) {
     uint64_t vectors = node->op == OP_CONV ? 4 : node->op == OP_LINEAR ? 1 : 0;
     uint64_t channels = node->out.channels;
-    uint64_t weights = vectors ? channels * node->in.channels * node->kernel * node->kernel : 0;
+    uint64_t weights = vectors ? node_weights(node) : 0;
     uint64_t pad = ALIGNMENT - 1;
     return ((weights * sizeof(float) + pad) & ~pad) + vectors * ((channels * sizeof(float) + pad) & ~pad);
 }

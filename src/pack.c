@@ -5,17 +5,14 @@
 #include <math.h>
 
 #include "error.h"
-
-static size_t weight_count(const struct node *node) {
-    return (size_t)node->out.channels * node->in.channels * node->kernel * node->kernel;
-}
+#include "split.h"
 
 size_t parameters_size(const struct node *node) {
     switch (node->op) {
     case OP_CONV:
-        return weight_count(node) + 4 * (size_t)node->out.channels;
+        return (size_t)node_weights(node) + 4 * (size_t)node->out.channels;
     case OP_LINEAR:
-        return weight_count(node) + node->out.channels;
+        return (size_t)node_weights(node) + node->out.channels;
     default:
         return 0;
     }
@@ -23,20 +20,20 @@ size_t parameters_size(const struct node *node) {
 
 struct parameters parameters_at(const struct node *node, const float *block) {
     size_t out = node->out.channels;
-    const float *vectors = block + weight_count(node);
+    const float *vectors = block + (size_t)node_weights(node);
     if (node->op == OP_LINEAR)
         return (struct parameters){.weight = block, .shift = vectors};
     return (struct parameters){block, vectors, vectors + out, vectors + 2 * out, vectors + 3 * out};
 }
 
-static size_t panel_size(const struct node *node, uint32_t nr) {
+size_t panel_size(const struct node *node, uint32_t nr) {
     return (1 + (size_t)node->in.channels * node->kernel * node->kernel) * nr;
 }
 
 size_t panels_size(const struct node *node, uint32_t nr) {
     if (!parameters_size(node))
         return 0;
-    return (node->out.channels + nr - 1) / nr * panel_size(node, nr);
+    return divide_up(node->out.channels, nr) * panel_size(node, nr);
 }
 
 /* Batch normalisation as y = factor * x + offset: scale * (x - mean) / sqrt(variance + epsilon) + shift. */
@@ -87,7 +84,7 @@ resnet_status pack_panels(const struct node *node, const float *block, double ep
                           resnet_error *error) {
     struct parameters from = parameters_at(node, block);
     size_t size = panel_size(node, nr), rows = size / nr;
-    uint32_t columns = (node->out.channels + nr - 1) / nr * nr;
+    uint32_t columns = divide_up(node->out.channels, nr) * nr;
     for (uint32_t c = 0; c < columns; c++) {
         float *panel = panels + c / nr * size + c % nr;
         if (c >= node->out.channels)

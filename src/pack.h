@@ -24,6 +24,9 @@ resnet_status parameters_check(const struct node *node, const float *block, resn
  * add nothing. */
 float without_denormals(double value);
 
+/* Floats of one panel: the biases and the weights of `nr` channels. */
+size_t panel_size(const struct node *node, uint32_t nr);
+
 /* Floats of a node's panels for kernels of `nr` channels a tile; see struct conv_tile. */
 size_t panels_size(const struct node *node, uint32_t nr);
 

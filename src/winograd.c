@@ -80,7 +80,7 @@ bool winograd_pack(const struct node *node, const float *panels, uint32_t nr, fl
     size_t in = node->in.channels, channels = biases_size(node, nr);
     bool finite = true;
     for (size_t c = 0; c < channels; c++) {
-        const float *column = panels + c / nr * (1 + 9 * in) * nr + c % nr;
+        const float *column = panels + c / nr * panel_size(node, nr) + c % nr;
         packed[c] = column[0];
         finite &= pack_channel(node, column, nr, packed + channels + c / nr * (1 + in) * nr + c % nr);
     }
