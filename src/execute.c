@@ -3,12 +3,14 @@
 
 #include <string.h>
 
+#include "kept.h"
 #include "pack.h"
 #include "split.h"
 #include "winograd.h"
 
 /* Half of a small second-level cache: what one loop keeps there while another streams past it. */
 #define CACHE_BYTES (512 * 1024)
+#define LINE_WORDS  (ALIGNMENT / sizeof(float))
 
 /* ---- Borders ---- */
 
@@ -69,11 +71,16 @@ static struct conv_tile tile_template(const struct step *step) {
         .x_column = x->pixel,
         .rows = node->kernel,
         .columns = node->kernel,
-        .run = node->in.channels,
+        .run = divide_up(node->in.channels, word_numbers(step->format)),
         .y_pixel = step->output->pixel,
         .relu = node->relu,
+        .floats = step->logits != NULL,
     };
-    if (x->pixel == node->in.channels) { /* a row of the window is one run */
+    if (step->format == FORMAT_U8) {
+        tile.residual_scale = step->residual_scale.scale / step->output_scale.scale;
+        tile.offset = step->output_scale.zero - step->residual_scale.zero * tile.residual_scale;
+    }
+    if (x->pixel == tile.run) { /* a row of the window is one run */
         tile.columns = 1;
         tile.run *= node->kernel;
     }
@@ -97,17 +104,25 @@ static void place_tile(struct conv_tile *tile, const struct step *step, uint32_t
     }
 }
 
+/* While a panel is at work, its tiles fetch the next one, each a different part. */
+static const float *panel_ahead(const struct conv_tile *tile, uint32_t index, size_t size, bool is_last) {
+    size_t place = (size_t)index * tile->rows * tile->columns * tile->run * LINE_WORDS;
+    return is_last || place >= size ? tile->panel : tile->panel + size + place;
+}
+
 /* The tiles of `span`, in one panel of output channels. */
 static void run_tiles(const struct step *step, const struct grid *grid, uint32_t panel, struct span span) {
     struct conv_tile tile = tile_template(step);
-    uint32_t nr = step->kernels->nr, first = panel * nr;
-    tile.panel = step->panels + panel * panel_size(step->node, nr);
-    tile.channels = step->node->out.channels - first < nr ? step->node->out.channels - first : nr;
+    uint32_t nr = step->kernels->nr, first = panel * nr, numbers = tile.floats ? 1 : word_numbers(step->format);
+    size_t size = panel_size(step->node, step->format, nr);
+    tile.panel = step->panels + panel * size;
+    tile.channels = smaller(nr, divide_up(step->node->out.channels - first, numbers) * numbers);
     for (uint32_t i = span.begin; i < span.end; i++) {
         place_tile(&tile, step, i / grid->line_tiles, part_of(grid->pixels, i % grid->line_tiles, grid->line_tiles));
-        tile.y += first;
+        tile.y += first / numbers;
         if (tile.residual)
-            tile.residual += first;
+            tile.residual += first / numbers;
+        tile.ahead = panel_ahead(&tile, i - span.begin, size, panel + 1 == grid->panels);
         step->kernels->conv_tile(&tile);
     }
 }
@@ -141,7 +156,7 @@ static void split_tiles(const struct step *step, const struct grid *grid, uint32
 static void convolve(const struct step *step, uint32_t index, uint32_t count) {
     const struct node *node = step->node;
     struct grid grid = grid_of(step);
-    uint64_t weight_bytes = node_weights(node) * sizeof(float);
+    uint64_t weight_bytes = node_weights(node) * sizeof(float) / word_numbers(step->format);
     if (weight_bytes > CACHE_BYTES || grid.tiles < count)
         split_panels(step, &grid, index, count);
     else
@@ -149,6 +164,12 @@ static void convolve(const struct step *step, uint32_t index, uint32_t count) {
 }
 
 /* ---- Pooling ---- */
+
+/* Channels, and those that fill up the last word. */
+static uint32_t whole_words(const struct step *step, uint32_t channels) {
+    uint32_t numbers = word_numbers(step->format);
+    return divide_up(channels, numbers) * numbers;
+}
 
 /* The border is zeros where PyTorch pads with minus infinity: the same, since what is pooled has been through a ReLU.
  */
@@ -163,7 +184,7 @@ static void max_pool(const struct step *step, uint32_t index, uint32_t count) {
                                      .x_row = x->row,
                                      .rows = node->kernel,
                                      .columns = node->kernel,
-                                     .channels = node->out.channels};
+                                     .channels = whole_words(step, node->out.channels)};
         window.x =
             step->arena + x->origin + image * x->image + top * (ptrdiff_t)x->row - (ptrdiff_t)(node->pad * x->pixel);
         window.y = step->arena + y->origin + image * y->image + row * y->row;
@@ -179,24 +200,84 @@ static void max_pool(const struct step *step, uint32_t index, uint32_t count) {
 
 static void average_pool(const struct step *step, uint32_t index, uint32_t count) {
     const struct tensor *x = step->input, *y = step->output;
-    uint32_t channels = step->node->out.channels, groups = divide_up(channels, MEAN_CHANNELS);
+    uint32_t channels = whole_words(step, step->node->out.channels), groups = divide_up(channels, MEAN_CHANNELS);
+    float scale = 1 / ((float)x->shape.height * (float)x->shape.width);
+    if (step->format == FORMAT_U8)
+        scale *= step->input_scale.scale / step->output_scale.scale;
     struct span mine = part_of(step->images * groups, index, count);
     for (uint32_t i = mine.begin; i < mine.end; i++) {
-        size_t image = i / groups, first = i % groups * MEAN_CHANNELS;
+        uint32_t image = i / groups, first = i % groups * MEAN_CHANNELS, word = first / word_numbers(step->format);
         step->kernels->mean_window(&(struct pool_window){
-            .x = step->arena + x->origin + image * x->image + first,
+            .x = step->arena + x->origin + image * x->image + word,
             .x_pixel = x->pixel,
             .x_row = x->row,
             .rows = x->shape.height,
             .columns = x->shape.width,
-            .channels = channels - (uint32_t)first < MEAN_CHANNELS ? channels - (uint32_t)first : MEAN_CHANNELS,
-            .y = step->arena + y->origin + image * y->image + first,
+            .channels = smaller(channels - first, MEAN_CHANNELS),
+            .y = step->arena + y->origin + image * y->image + word,
+            .scale = scale,
         });
     }
 }
 
+/* ---- Input ---- */
+
+/* What makes the format's numbers of normalised ones, repeated: bf16 has them as they are, u8 the pixels that they came
+ * from; channels that fill up a pixel become 0. */
+struct conversion {
+    float factor[RESNET_MAX_CHANNELS], term[RESNET_MAX_CHANNELS];
+};
+
+static struct conversion conversion_of(const struct step *step) {
+    struct conversion conversion = {{0}, {0}};
+    for (uint32_t i = 0; i < RESNET_MAX_CHANNELS; i++) {
+        uint32_t c = i % (uint32_t)step->input->pixel;
+        if (c >= step->input->shape.channels)
+            continue;
+        conversion.factor[i] = step->format == FORMAT_U8 ? 255 * step->preprocess->std[c] : 1;
+        conversion.term[i] = step->format == FORMAT_U8 ? 255 * step->preprocess->mean[c] : 0;
+    }
+    return conversion;
+}
+
+/* `count` pixels around the image: normalised zeros. */
+static void convert_zeros(const struct step *step, const struct conversion *how, float *to, uint32_t count) {
+    static const float zeros[RESNET_MAX_CHANNELS];
+    for (uint32_t i = 0; i < count; i++)
+        step->kernels->convert(zeros, to + i * step->output->pixel, (uint32_t)step->input->pixel, how->factor,
+                               how->term);
+}
+
+/* One row of an image, its border included. */
+static void convert_row(const struct step *step, const struct conversion *how, uint32_t image, uint32_t row) {
+    const struct tensor *x = step->input, *y = step->output;
+    float *to = step->arena + y->start + image * y->image + row * y->row;
+    uint32_t width = y->shape.width, border = y->border;
+    if (row < border || row - border >= y->shape.height) {
+        convert_zeros(step, how, to, width + 2 * border);
+        return;
+    }
+    const float *from = step->arena + x->origin + image * x->image + (row - border) * x->row;
+    convert_zeros(step, how, to, border);
+    step->kernels->convert(from, to + border * y->pixel, width * (uint32_t)x->pixel, how->factor, how->term);
+    convert_zeros(step, how, to + (border + width) * y->pixel, border);
+}
+
+static void convert_input(const struct step *step, uint32_t index, uint32_t count) {
+    struct conversion how = conversion_of(step);
+    uint32_t height = step->output->shape.height + 2 * step->output->border;
+    struct span rows = part_of(step->images * height, index, count);
+    for (uint32_t i = rows.begin; i < rows.end; i++)
+        convert_row(step, &how, i / height, i % height);
+}
+
 void execute(const struct step *step, uint32_t index, uint32_t count) {
-    clear_border(step, index, count);
+    if (step->node->op != OP_INPUT)
+        clear_border(step, index, count);
+    if (step->kept) {
+        kept_execute(step, index, count);
+        return;
+    }
     switch (step->node->op) {
     case OP_CONV:
         (step->winograd ? winograd : convolve)(step, index, count);
@@ -211,6 +292,9 @@ void execute(const struct step *step, uint32_t index, uint32_t count) {
         average_pool(step, index, count);
         break;
     case OP_INPUT:
+        convert_input(step, index, count);
         break;
     }
+    if (step->kernels->leave)
+        step->kernels->leave();
 }

@@ -5,21 +5,31 @@
 #include "kernels/kernels.h"
 #include "plan.h"
 
+/* u8 activations as real numbers: number = scale * (u - zero). */
+struct scale {
+    float scale, zero;
+};
+
 /* One node of a run. Tensors lie in the arena; the last node's output goes to `logits`. */
 struct step {
-    const struct kernel_set *kernels;
+    enum format format;
+    const struct format_kernels *kernels;
+    const struct winograd_kernels *winograd; /* NULL, or panels come from winograd_pack */
+    const struct format_kernels *kept;       /* of int8: NULL, or those of f32, which the panels are for */
     const struct node *node;
-    const struct tensor *input, *output, *residual; /* residual: NULL where there is none */
+    const struct tensor *input, *output, *residual;         /* residual: NULL where there is none */
+    struct scale input_scale, output_scale, residual_scale; /* of int8 */
+    const resnet_preprocess *preprocess;                    /* of int8: whose mean and std make pixels of the input */
     const float *panels;
     float *arena;
     float *logits; /* NULL but for the last node */
     uint32_t images;
-    bool winograd;  /* panels come from winograd_pack */
     float *scratch; /* of all threads, scratch_size floats each */
     size_t scratch_size;
 };
 
-/* Compute part `index` of `count` of a node's output. The parts are disjoint, and no sum is ever split. */
+/* Compute part `index` of `count` of a node's output. The parts are disjoint, and no sum is ever split. The input node
+ * of a format other than f32 converts `input`, the slots, to it. */
 void execute(const struct step *step, uint32_t index, uint32_t count);
 
 #endif

@@ -27,10 +27,10 @@ resnet_status file_open(const char *path, int *descriptor, uint64_t *size, resne
     return RESNET_OK;
 }
 
-resnet_status file_read(int descriptor, void *bytes, size_t size, resnet_error *error) {
+resnet_status file_read(int descriptor, uint64_t offset, void *bytes, size_t size, resnet_error *error) {
     uint8_t *to = bytes;
     while (size) {
-        ssize_t got = read(descriptor, to, size);
+        ssize_t got = pread(descriptor, to, size, (off_t)offset);
         if (got < 0 && errno == EINTR)
             continue;
         if (got < 0)
@@ -38,6 +38,7 @@ resnet_status file_read(int descriptor, void *bytes, size_t size, resnet_error *
         if (got == 0)
             return fail(error, RESNET_ERROR_IO, "became shorter while it was read: %zu bytes are missing", size);
         to += got;
+        offset += (uint64_t)got;
         size -= (size_t)got;
     }
     return RESNET_OK;

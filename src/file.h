@@ -11,7 +11,8 @@
  * where it is not -1, whether this succeeds or not. Errors: IO. */
 resnet_status file_open(const char *path, int *descriptor, uint64_t *size, resnet_error *error);
 
-/* The next `size` bytes, all of them; a signal or a short read only means to go on. Errors: IO. */
-resnet_status file_read(int descriptor, void *bytes, size_t size, resnet_error *error);
+/* `size` bytes from `offset` on, all of them; a signal or a short read only means to go on. Several threads may read at
+ * once. Errors: IO. */
+resnet_status file_read(int descriptor, uint64_t offset, void *bytes, size_t size, resnet_error *error);
 
 #endif

@@ -124,7 +124,7 @@ static resnet_status decode_open(int file, size_t size, const resnet_allocator *
                                  resnet_error *error) {
     uint8_t head[HEAD];
     struct bytes start = {head, size < HEAD ? size : HEAD};
-    resnet_status status = file_read(file, head, start.size, error);
+    resnet_status status = file_read(file, 0, head, start.size, error);
     if (status != RESNET_OK)
         return status;
     enum format format = identify(&start, error);
@@ -135,7 +135,7 @@ static resnet_status decode_open(int file, size_t size, const resnet_allocator *
     if (!data)
         return fail_memory(error, "an image file", size);
     memcpy(data, head, start.size);
-    status = file_read(file, data + start.size, size - start.size, error);
+    status = file_read(file, start.size, data + start.size, size - start.size, error);
     if (status == RESNET_OK)
         status = image_decode(data, size, allocator, image, error);
     memory_put(allocator, data, size);

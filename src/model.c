@@ -5,31 +5,34 @@
 #include <string.h>
 
 #include "error.h"
-#include "fpenv.h"
 #include "model_file.h"
-#include "pack.h"
+#include "weights.h"
 #include "winograd.h"
 
-/* Where tensors come from: fill `count` finite numbers, in the model file's order. */
-struct source {
-    resnet_status (*fill)(void *context, float *values, size_t count, const struct node *node, const char *what,
-                          resnet_error *error);
-    void *context;
-};
+#define MOST_THREADS 1024
 
 /* ---- Build ---- */
 
-static resnet_status create(resnet_model **result, const resnet_load_options *options, resnet_error *error) {
-    resnet_load_options chosen = options ? *options : (resnet_load_options){0};
-    resnet_status status = resnet_isa_check(chosen.isa, error);
+static resnet_status check_options(const resnet_load_options *options, resnet_error *error) {
+    if ((unsigned)options->precision > RESNET_PRECISION_BF16X3)
+        return fail(error, RESNET_ERROR_ARGUMENT, "precision %u does not exist", (unsigned)options->precision);
+    if (options->threads > MOST_THREADS)
+        return fail(error, RESNET_ERROR_ARGUMENT, "%u threads; at most %d", options->threads, MOST_THREADS);
+    return resnet_isa_check(options->isa, error);
+}
+
+static resnet_status create(resnet_model **result, const resnet_load_options *chosen, resnet_error *error) {
+    resnet_status status = check_options(chosen, error);
     if (status != RESNET_OK)
         return status;
-    resnet_allocator allocator = memory_allocator(chosen.allocator);
+    resnet_allocator allocator = memory_allocator(chosen->allocator);
     resnet_model *model = memory_get(&allocator, sizeof *model);
     if (!model)
         return fail_memory(error, "the model", sizeof *model);
-    *model =
-        (resnet_model){.allocator = allocator, .kernels = cpu_kernels(chosen.isa), .winograd = !chosen.no_winograd};
+    *model = (resnet_model){.allocator = allocator,
+                            .precision = chosen->precision,
+                            .kernels = cpu_kernels(chosen->isa),
+                            .winograd = !chosen->no_winograd};
     *result = model;
     return RESNET_OK;
 }
@@ -40,6 +43,8 @@ void resnet_model_free(resnet_model *model) {
     resnet_allocator allocator = model->allocator;
     memory_put(&allocator, model->weights, model->weights_size * sizeof *model->weights);
     memory_put(&allocator, model->starts, model->graph.count * sizeof *model->starts);
+    memory_put(&allocator, model->scales, model->graph.count * sizeof *model->scales);
+    memory_put(&allocator, model->kept, model->graph.count * sizeof *model->kept);
     memory_put(&allocator, model->labels, model->labels_size);
     graph_free(&model->graph, &allocator);
     memory_put(&allocator, model, sizeof *model);
@@ -51,120 +56,76 @@ static resnet_status build_graph(resnet_model *model, resnet_error *error) {
 }
 
 bool model_uses_winograd(const resnet_model *model, const struct node *node) {
-    return model->kernels && model->winograd && winograd_suits(node);
+    return model->kernels && model->winograd && model->kernels->winograd[model->format] &&
+           winograd_suits(node, model->format);
 }
 
-static size_t weights_of(const resnet_model *model, const struct node *node) {
-    if (!model->kernels)
-        return parameters_size(node);
-    uint32_t nr = model->kernels->nr;
-    return model_uses_winograd(model, node) ? winograd_size(node, nr) : panels_size(node, nr);
+float node_zero(const struct node *node) {
+    return node->op == OP_CONV && !node->relu ? 128 : 0;
 }
 
-/* The graph's tensors take less than MODEL_FILE_MOST_BYTES in a file; panels add less than a tile of channels each. */
-static resnet_status allocate_weights(resnet_model *model, resnet_error *error) {
-    const struct graph *graph = &model->graph;
-    model->starts = memory_get(&model->allocator, graph->count * sizeof *model->starts);
-    if (!model->starts)
-        return fail_memory(error, "the weights' places", graph->count * sizeof *model->starts);
-    for (uint32_t i = 0; i < graph->count; i++) {
-        model->starts[i] = model->weights_size;
-        model->weights_size += align_up(weights_of(model, &graph->nodes[i]) * sizeof(float)) / sizeof(float);
-    }
-    model->weights = memory_get(&model->allocator, model->weights_size * sizeof *model->weights);
-    return model->weights ? RESNET_OK : fail_memory(error, "the weights", model->weights_size * sizeof *model->weights);
-}
-
-/* The tensors of a node, in the model file's order, one after the other into `block`. */
-static resnet_status fill_node(const struct node *node, float *block, const struct source *source,
-                               resnet_error *error) {
-    static const char *const conv[] = {"weight", "scale", "shift", "mean", "variance"};
-    static const char *const linear[] = {"weight", "bias"};
-    const char *const *names = node->op == OP_LINEAR ? linear : conv;
-    size_t vectors = node->op == OP_LINEAR ? 1 : 4, channels = node->out.channels;
-    size_t weights = parameters_size(node) - vectors * channels;
-    resnet_status status = source->fill(source->context, block, weights, node, names[0], error);
-    block += weights;
-    for (size_t i = 1; status == RESNET_OK && i <= vectors; i++, block += channels)
-        status = source->fill(source->context, block, channels, node, names[i], error);
-    return status;
-}
-
-/* Room for one layer at a time: its tensors, and its panels where they are packed once more. */
-struct scratch {
-    float *block, *panels;
-    size_t block_size, panels_size; /* bytes */
-};
-
-static struct scratch scratch_for(const resnet_model *model) {
-    struct scratch scratch = {0};
-    for (uint32_t i = 0; i < model->graph.count; i++) {
-        const struct node *node = &model->graph.nodes[i];
-        size_t block = parameters_size(node) * sizeof(float);
-        size_t panels = model_uses_winograd(model, node) ? panels_size(node, model->kernels->nr) * sizeof(float) : 0;
-        scratch.block_size = block > scratch.block_size ? block : scratch.block_size;
-        scratch.panels_size = panels > scratch.panels_size ? panels : scratch.panels_size;
-    }
-    return scratch;
-}
-
-static resnet_status pack_node(const resnet_model *model, const struct node *node, const struct scratch *scratch,
-                               float *place, resnet_error *error) {
-    uint32_t nr = model->kernels->nr;
-    bool twice = model_uses_winograd(model, node);
-    resnet_status status =
-        pack_panels(node, scratch->block, model->config.bn_epsilon, nr, twice ? scratch->panels : place, error);
-    if (status == RESNET_OK && twice && !winograd_pack(node, scratch->panels, nr, place))
-        status = fail(error, RESNET_ERROR_MODEL, "%s: a weight is not finite once it is transformed", node->name);
-    return status;
-}
-
-static resnet_status fill_each(resnet_model *model, const struct source *source, const struct scratch *scratch,
-                               resnet_error *error) {
-    resnet_status status = RESNET_OK;
-    for (uint32_t i = 0; status == RESNET_OK && i < model->graph.count; i++) {
-        const struct node *node = &model->graph.nodes[i];
-        float *place = model->weights + model->starts[i], *block = model->kernels ? scratch->block : place;
-        if (!parameters_size(node))
-            continue;
-        status = fill_node(node, block, source, error);
-        if (status == RESNET_OK)
-            status = parameters_check(node, block, error);
-        if (status == RESNET_OK && model->kernels)
-            status = pack_node(model, node, scratch, place, error);
-    }
-    return status;
-}
-
-/* A layer at a time: memory stays near the size of the packed weights. */
-static resnet_status fill_weights(resnet_model *model, const struct source *source, resnet_error *error) {
-    struct scratch scratch = scratch_for(model);
-    scratch.block = memory_get(&model->allocator, scratch.block_size);
-    scratch.panels = memory_get(&model->allocator, scratch.panels_size);
-    resnet_status status = scratch.block && scratch.panels
-                               ? fill_each(model, source, &scratch, error)
-                               : fail_memory(error, "one layer's tensors", scratch.block_size + scratch.panels_size);
-    memory_put(&model->allocator, scratch.panels, scratch.panels_size);
-    memory_put(&model->allocator, scratch.block, scratch.block_size);
-    return status;
-}
-
-/* Denormals are kept while folding: times a large scale, one is a normal number. */
-static resnet_status build_weights(resnet_model *model, const struct source *source, resnet_error *error) {
-    resnet_status status = allocate_weights(model, error);
-    if (status != RESNET_OK)
-        return status;
-    uint64_t before = fpenv_enter(false);
-    status = fill_weights(model, source, error);
-    fpenv_leave(before);
-    return status;
+bool model_keeps(const resnet_model *model, uint32_t node) {
+    return model->kept && model->kept[node];
 }
 
 /* ---- Load ---- */
 
-static resnet_status fill_from_file(void *context, float *values, size_t count, const struct node *node,
-                                    const char *what, resnet_error *error) {
-    return model_file_tensor(context, values, count, node, what, error);
+/* What a model computes in: what was asked for, or what the weights are stored in. */
+static resnet_status choose_precision(resnet_model *model, resnet_precision stored, resnet_error *error) {
+    resnet_precision wanted = model->precision ? model->precision : stored;
+    if (wanted != stored && stored == RESNET_PRECISION_INT8)
+        return fail(error, RESNET_ERROR_UNSUPPORTED, "its weights are int8, from which %s cannot be had",
+                    resnet_precision_name(wanted));
+    if (wanted != stored && wanted == RESNET_PRECISION_INT8)
+        return fail(error, RESNET_ERROR_UNSUPPORTED, "its weights are %s, not int8; resnet quantize makes such a file",
+                    resnet_precision_name(stored));
+    model->precision = wanted;
+    model->format = model->kernels ? cpu_format(model->kernels, wanted) : FORMAT_F32;
+    return RESNET_OK;
+}
+
+/* A file while it is loaded. */
+struct loading {
+    resnet_model *model;
+    struct model_file *file;
+    struct stored *nodes; /* where each node's tensors lie */
+};
+
+static resnet_status place_nodes(struct loading *loading, resnet_error *error) {
+    const resnet_model *model = loading->model;
+    const struct graph *graph = &model->graph;
+    resnet_precision precision = loading->file->config.precision;
+    loading->nodes = memory_get(&model->allocator, graph->count * sizeof *loading->nodes);
+    if (!loading->nodes)
+        return fail_memory(error, "the tensors' places", graph->count * sizeof *loading->nodes);
+    uint64_t offset = model_file_tensors(graph, precision, loading->file->labels_size);
+    for (uint32_t i = 0; i < graph->count; i++) {
+        loading->nodes[i] = model_file_node(&graph->nodes[i], precision, model_keeps(model, i), offset);
+        offset = loading->nodes[i].end;
+    }
+    return RESNET_OK;
+}
+
+static resnet_status vectors_from_file(void *context, uint32_t node, float *vectors, resnet_error *error) {
+    const struct loading *loading = context;
+    return model_file_vectors(loading->file, &loading->nodes[node], &loading->model->allocator, vectors, error);
+}
+
+static resnet_status weights_from_file(void *context, struct unit unit, void *weights, resnet_error *error) {
+    const struct loading *loading = context;
+    const struct node *node = &loading->model->graph.nodes[unit.node];
+    size_t filter = (size_t)(node_weights(node) / node->out.channels);
+    struct weight_range range = {(uint64_t)unit.first * filter, unit.count * filter};
+    return model_file_weights(loading->file, &loading->nodes[unit.node], range, weights, error);
+}
+
+static resnet_status read_kinds(resnet_model *model, struct model_file *file, resnet_error *error) {
+    size_t size = model->graph.count * sizeof *model->kept;
+    if (file->config.precision != RESNET_PRECISION_INT8)
+        return RESNET_OK;
+    model->kept = memory_get(&model->allocator, size);
+    return model->kept ? model_file_kinds(file, &model->graph, model->kept, error)
+                       : fail_memory(error, "the kinds of the layers", size);
 }
 
 static resnet_status read_labels(resnet_model *model, struct model_file *file, resnet_error *error) {
@@ -177,17 +138,29 @@ static resnet_status read_labels(resnet_model *model, struct model_file *file, r
     return model_file_labels(file, model->labels, error);
 }
 
-static resnet_status load_into(resnet_model *model, struct model_file *file, resnet_error *error) {
+static resnet_status read_tensors(resnet_model *model, struct model_file *file, uint32_t threads, resnet_error *error) {
+    struct loading loading = {.model = model, .file = file};
+    const struct source source = {file->config.precision, &loading, vectors_from_file, weights_from_file};
+    resnet_status status = place_nodes(&loading, error);
+    if (status == RESNET_OK)
+        status = weights_build(model, &source, threads, error);
+    memory_put(&model->allocator, loading.nodes, model->graph.count * sizeof *loading.nodes);
+    return status == RESNET_OK ? model_file_finish(file, error) : status;
+}
+
+static resnet_status load_into(resnet_model *model, struct model_file *file, uint32_t threads, resnet_error *error) {
     model->config = file->config;
     model->preprocess = file->preprocess;
-    resnet_status status = build_graph(model, error);
+    resnet_status status = choose_precision(model, file->config.precision, error);
     if (status == RESNET_OK)
-        status = model_file_check_size(file, &model->graph, error);
+        status = build_graph(model, error);
+    if (status == RESNET_OK)
+        status = read_kinds(model, file, error);
+    if (status == RESNET_OK)
+        status = model_file_check_size(file, &model->graph, model->kept, error);
     if (status == RESNET_OK)
         status = read_labels(model, file, error);
-    if (status == RESNET_OK)
-        status = build_weights(model, &(struct source){fill_from_file, file}, error);
-    return status == RESNET_OK ? model_file_finish(file, error) : status;
+    return status == RESNET_OK ? read_tensors(model, file, threads, error) : status;
 }
 
 /* Hand a model that is ready to the caller, or free what there is of it. */
@@ -199,12 +172,12 @@ static resnet_status deliver(resnet_model *model, resnet_status status, resnet_m
     return status;
 }
 
-static resnet_status load_path(resnet_model *model, const char *path, resnet_error *error) {
+static resnet_status load_path(resnet_model *model, const char *path, uint32_t threads, resnet_error *error) {
     struct model_file file;
     resnet_error reason = {RESNET_OK, ""};
     resnet_status status = model_file_open(&file, path, &reason);
     if (status == RESNET_OK)
-        status = load_into(model, &file, &reason);
+        status = load_into(model, &file, threads, &reason);
     model_file_close(&file);
     return status == RESNET_OK ? status : fail_file(error, status, path, &reason);
 }
@@ -216,10 +189,11 @@ resnet_status resnet_model_load_file(const char *path, const resnet_load_options
     *result = NULL;
     if (!path)
         return fail(error, RESNET_ERROR_ARGUMENT, "resnet_model_load_file: path must not be NULL");
+    resnet_load_options chosen = options ? *options : (resnet_load_options){0};
     resnet_model *model = NULL;
-    resnet_status status = create(&model, options, error);
+    resnet_status status = create(&model, &chosen, error);
     if (status == RESNET_OK)
-        status = load_path(model, path, error);
+        status = load_path(model, path, chosen.threads, error);
     return deliver(model, status, result);
 }
 
@@ -230,42 +204,89 @@ resnet_status resnet_model_load_memory(const void *data, size_t size, const resn
     *result = NULL;
     if (!data)
         return fail(error, RESNET_ERROR_ARGUMENT, "resnet_model_load_memory: data must not be NULL");
+    resnet_load_options chosen = options ? *options : (resnet_load_options){0};
     resnet_model *model = NULL;
     struct model_file file;
-    resnet_status status = create(&model, options, error);
+    resnet_status status = create(&model, &chosen, error);
     if (status == RESNET_OK)
         status = model_file_open_memory(&file, data, size, error);
     if (status == RESNET_OK)
-        status = load_into(model, &file, error);
+        status = load_into(model, &file, chosen.threads, error);
     return deliver(model, status, result);
 }
 
 /* ---- Random weights ---- */
 
-/* Steele, Lea, Flood: Fast splittable pseudorandom number generators (splitmix64); uniform in [-1, 1). */
-static float next_random(uint64_t *state) {
-    uint64_t z = *state += 0x9e3779b97f4a7c15U;
+/* Numbers made from a seed, and how many of them come before each node's. */
+struct random {
+    const struct graph *graph;
+    uint64_t seed;
+    uint64_t *starts;
+};
+
+/* Steele, Lea, Flood: Fast splittable pseudorandom number generators (splitmix64); number `index` of those that follow
+ * a seed, uniform in [-1, 1). */
+static float random_at(uint64_t seed, uint64_t index) {
+    uint64_t z = seed + (index + 1) * 0x9e3779b97f4a7c15U;
     z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9U;
     z = (z ^ z >> 27) * 0x94d049bb133111ebU;
     z ^= z >> 31;
     return (float)(int32_t)(z >> 32) / 2147483648.0F;
 }
 
-/* He initialisation; a block's last convolution at half of it, so that the sums along the shortcuts do not run away. */
-static resnet_status fill_random(void *context, float *values, size_t count, const struct node *node, const char *what,
-                                 resnet_error *error) {
-    (void)error;
-    bool ones = strcmp(what, "scale") == 0 || strcmp(what, "variance") == 0;
-    bool weight = strcmp(what, "weight") == 0;
-    float limit = sqrtf(6.0F / ((float)node->in.channels * (float)node->kernel * (float)node->kernel));
-    if (node->residual != NO_NODE)
-        limit /= 2;
-    for (size_t i = 0; i < count; i++)
-        values[i] = weight ? limit * next_random(context) : ones ? 1.0F : 0.0F;
+static resnet_status start_random(struct random *random, const resnet_allocator *allocator, resnet_error *error) {
+    uint64_t start = 0;
+    random->starts = memory_get(allocator, random->graph->count * sizeof *random->starts);
+    if (!random->starts)
+        return fail_memory(error, "the numbers' places", random->graph->count * sizeof *random->starts);
+    for (uint32_t i = 0; i < random->graph->count; i++) {
+        const struct node *node = &random->graph->nodes[i];
+        random->starts[i] = start;
+        start += node->op == OP_CONV || node->op == OP_LINEAR ? node_weights(node) : 0;
+    }
     return RESNET_OK;
 }
 
-static resnet_status random_into(resnet_model *model, const resnet_config *config, uint64_t seed, resnet_error *error) {
+/* Batch normalisation that changes nothing, and no bias. */
+static resnet_status random_vectors(void *context, uint32_t node, float *vectors, resnet_error *error) {
+    const struct random *random = context;
+    const struct node *n = &random->graph->nodes[node];
+    uint32_t channels = n->out.channels;
+    (void)error;
+    for (uint32_t i = 0; i < (n->op == OP_CONV ? 4 : 1) * channels; i++)
+        vectors[i] = n->op == OP_CONV && (i < channels || i >= 3 * channels) ? 1 : 0; /* scale and variance */
+    return RESNET_OK;
+}
+
+/* He initialisation; a block's last convolution at half of it, so that the sums along the shortcuts do not run away. */
+static resnet_status random_weights(void *context, struct unit unit, void *weights, resnet_error *error) {
+    const struct random *random = context;
+    const struct node *node = &random->graph->nodes[unit.node];
+    size_t filter = (size_t)(node_weights(node) / node->out.channels);
+    uint64_t first = random->starts[unit.node] + (uint64_t)unit.first * filter;
+    float *values = weights, limit = sqrtf(6.0F / (float)filter);
+    (void)error;
+    if (node->residual != NO_NODE)
+        limit /= 2;
+    for (size_t i = 0; i < unit.count * filter; i++)
+        values[i] = limit * random_at(random->seed, first + i);
+    return RESNET_OK;
+}
+
+static resnet_status make_random(resnet_model *model, uint64_t seed, uint32_t threads, resnet_error *error) {
+    struct random random = {.graph = &model->graph, .seed = seed};
+    const struct source source = {RESNET_PRECISION_F32, &random, random_vectors, random_weights};
+    resnet_status status = start_random(&random, &model->allocator, error);
+    if (status == RESNET_OK)
+        status = weights_build(model, &source, threads, error);
+    memory_put(&model->allocator, random.starts, model->graph.count * sizeof *random.starts);
+    return status == RESNET_ERROR_MODEL
+               ? fail(error, RESNET_ERROR_ARGUMENT, "the network cannot be made in int8: a sum has too many products")
+               : status;
+}
+
+static resnet_status random_into(resnet_model *model, const resnet_config *config, uint64_t seed, uint32_t threads,
+                                 resnet_error *error) {
     model->config = *config;
     model->preprocess = (resnet_preprocess){.resize = 256, .mean = {0}, .std = {0}};
     for (uint32_t c = 0; c < RESNET_MAX_CHANNELS; c++)
@@ -273,10 +294,14 @@ static resnet_status random_into(resnet_model *model, const resnet_config *confi
     resnet_status status = build_graph(model, error);
     if (status != RESNET_OK)
         return status;
-    if (model_file_size(&model->graph, 0) > MODEL_FILE_MOST_BYTES)
+    model->config.precision = config->precision ? config->precision : RESNET_PRECISION_F32;
+    if (!model->precision)
+        model->precision = model->config.precision;
+    model->format = model->kernels ? cpu_format(model->kernels, model->precision) : FORMAT_F32;
+    if (model_file_size(&model->graph, RESNET_PRECISION_F32, NULL, 0) > MODEL_FILE_MOST_BYTES)
         return fail(error, RESNET_ERROR_ARGUMENT, "the network's weights take more than %llu bytes",
                     (unsigned long long)MODEL_FILE_MOST_BYTES);
-    return build_weights(model, &(struct source){fill_random, &seed}, error);
+    return make_random(model, seed, threads, error);
 }
 
 resnet_status resnet_model_random(const resnet_config *config, uint64_t seed, const resnet_load_options *options,
@@ -286,10 +311,11 @@ resnet_status resnet_model_random(const resnet_config *config, uint64_t seed, co
     *result = NULL;
     if (!config)
         return fail(error, RESNET_ERROR_ARGUMENT, "resnet_model_random: config must not be NULL");
+    resnet_load_options chosen = options ? *options : (resnet_load_options){0};
     resnet_model *model = NULL;
-    resnet_status status = create(&model, options, error);
+    resnet_status status = create(&model, &chosen, error);
     if (status == RESNET_OK)
-        status = random_into(model, config, seed, error);
+        status = random_into(model, config, seed, chosen.threads, error);
     return deliver(model, status, result);
 }
 
@@ -302,8 +328,11 @@ resnet_model_info resnet_model_describe(const resnet_model *model) {
         .config = model->config,
         .preprocess = model->preprocess,
         .isa = model->kernels ? model->kernels->isa : RESNET_ISA_REFERENCE,
+        .precision = model->precision,
         .memory = sizeof *model + graph->capacity * sizeof *graph->nodes + graph->count * sizeof *model->starts +
-                  model->labels_size + model->weights_size * sizeof *model->weights,
+                  model->labels_size + model->weights_size * sizeof *model->weights +
+                  (model->scales ? graph->count * sizeof *model->scales : 0) +
+                  (model->kept ? graph->count * sizeof *model->kept : 0),
         .layers = graph->count - 1,
     };
     for (uint32_t i = 0; i < graph->count; i++) {

@@ -9,7 +9,9 @@ struct resnet_model {
     resnet_allocator allocator;
     resnet_config config;
     resnet_preprocess preprocess;
+    resnet_precision precision;       /* what it computes in: never AUTO */
     const struct kernel_set *kernels; /* NULL: the reference executor */
+    enum format format;               /* of activations */
     bool winograd;                    /* for the layers that it suits */
     struct graph graph;               /* at the config's own input size */
     char *labels;                     /* terminated strings, one after the other; NULL where there are none */
@@ -17,7 +19,16 @@ struct resnet_model {
     float *weights; /* panels, or, for the reference, the file's tensors */
     size_t *starts; /* of each node's part in weights, in floats */
     size_t weights_size;
+    float *scales; /* of int8: each node's output is scale * (u - zero), u in 0..255 and zero as node_zero has it; NULL
+                      for the reference */
+    bool *kept;    /* of an int8 file: which nodes are kept in f32; NULL: none */
 };
+
+/* The u8 that stands for 0 in the output of a node: 0 behind a ReLU, else the middle. */
+float node_zero(const struct node *node);
+
+/* Whether a layer of an int8 model is kept in f32: its panels are FORMAT_F32, its activations u8 as all. */
+bool model_keeps(const resnet_model *model, uint32_t node);
 
 /* Whether a layer is computed by Winograd's method. */
 bool model_uses_winograd(const resnet_model *model, const struct node *node);

@@ -1,13 +1,15 @@
-/* model_file.c - read a model file (models/FORMAT.md), front to back, from a file or from memory. */
+/* model_file.c - read a model file (models/FORMAT.md), piece by piece, from a file or from memory. */
 #define _POSIX_C_SOURCE 200809L /* close */
 #include "model_file.h"
 
+#include <float.h>
 #include <math.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "error.h"
 #include "file.h"
+#include "floats.h"
 
 #define HEADER_SIZE      256
 #define MOST_LABEL_BYTES (1U << 24)
@@ -15,60 +17,41 @@
 
 static const uint8_t magic[8] = {0x8b, 'R', 'N', 'T', '\r', '\n', 0x1a, '\n'};
 
-/* ---- CRC-32C, eight bytes at a time ---- */
-
-/* table[0] is the usual byte table; table[i] takes a byte that i more follow. */
-static void crc_prepare(uint32_t table[8][256]) {
-    for (uint32_t byte = 0; byte < 256; byte++) {
-        uint32_t crc = byte;
-        for (int bit = 0; bit < 8; bit++)
-            crc = crc >> 1 ^ (crc & 1 ? 0x82f63b78U : 0);
-        table[0][byte] = crc;
-    }
-    for (uint32_t byte = 0; byte < 256; byte++)
-        for (int i = 1; i < 8; i++)
-            table[i][byte] = table[i - 1][byte] >> 8 ^ table[0][table[i - 1][byte] & 0xff];
-}
-
-static uint32_t crc_of(uint32_t table[8][256], uint32_t crc, const uint8_t *p, size_t size) {
-    crc = ~crc;
-    for (; size >= 8; p += 8, size -= 8) {
-        crc ^= (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
-        crc = table[7][crc & 0xff] ^ table[6][crc >> 8 & 0xff] ^ table[5][crc >> 16 & 0xff] ^ table[4][crc >> 24] ^
-              table[3][p[4]] ^ table[2][p[5]] ^ table[1][p[6]] ^ table[0][p[7]];
-    }
-    for (; size > 0; p++, size--)
-        crc = crc >> 8 ^ table[0][(crc ^ *p) & 0xff];
-    return ~crc;
-}
-
 /* ---- Bytes ---- */
 
-/* The caller has made sure that `size` bytes are left. */
-static resnet_status read_bytes(struct model_file *file, void *bytes, size_t size, resnet_error *error) {
-    if (size == 0)
-        return RESNET_OK;
-    if (file->descriptor < 0) {
-        memcpy(bytes, file->data + file->position, size);
-    } else {
-        resnet_status status = file_read(file->descriptor, bytes, size, error);
-        if (status != RESNET_OK)
-            return status;
-    }
-    file->position += size;
-    file->crc = crc_of(file->crc_table, file->crc, bytes, size);
+/* The caller has made sure that the file has these bytes. */
+static resnet_status copy_bytes(const struct model_file *file, uint64_t offset, void *bytes, size_t size,
+                                resnet_error *error) {
+    if (file->descriptor >= 0)
+        return file_read(file->descriptor, offset, bytes, size, error);
+    if (size)
+        memcpy(bytes, file->data + offset, size);
     return RESNET_OK;
 }
 
-static resnet_status read_padding(struct model_file *file, resnet_error *error) {
-    uint8_t padding[ALIGNMENT];
-    size_t size = align_up(file->position) - file->position;
-    resnet_status status = read_bytes(file, padding, size, error);
-    for (size_t i = 0; status == RESNET_OK && i < size; i++)
-        if (padding[i])
-            status = fail(error, RESNET_ERROR_MODEL, "the padding before byte %llu is not zero",
-                          (unsigned long long)file->position);
+/* Likewise; and they count for the checksum of the payload. */
+static resnet_status read_bytes(struct model_file *file, uint64_t offset, void *bytes, size_t size,
+                                resnet_error *error) {
+    resnet_status status = copy_bytes(file, offset, bytes, size, error);
+    if (status == RESNET_OK)
+        atomic_fetch_xor_explicit(&file->payload,
+                                  crc_share(crc_of(&file->crc, bytes, size), file->size - offset - size),
+                                  memory_order_relaxed);
     return status;
+}
+
+static resnet_status check_padding(const uint8_t *bytes, uint64_t offset, uint64_t end, resnet_error *error) {
+    for (uint64_t i = offset; i < end; i++)
+        if (bytes[i - offset])
+            return fail(error, RESNET_ERROR_MODEL, "the padding before byte %llu is not zero", (unsigned long long)end);
+    return RESNET_OK;
+}
+
+/* From `offset` on, up to where the next tensor starts. */
+static resnet_status read_padding(struct model_file *file, uint64_t offset, resnet_error *error) {
+    uint8_t padding[ALIGNMENT];
+    resnet_status status = read_bytes(file, offset, padding, align_up(offset) - offset, error);
+    return status == RESNET_OK ? check_padding(padding, offset, align_up(offset), error) : status;
 }
 
 /* ---- Header ---- */
@@ -99,7 +82,7 @@ static resnet_status check_envelope(struct model_file *file, const uint8_t *head
     uint8_t copy[HEADER_SIZE];
     memcpy(copy, header, HEADER_SIZE);
     memset(copy + 12, 0, 4);
-    if (crc_of(file->crc_table, 0, copy, HEADER_SIZE) != u32_at(header, 12))
+    if (crc_of(&file->crc, copy, HEADER_SIZE) != u32_at(header, 12))
         return fail(error, RESNET_ERROR_MODEL, "the header's checksum does not match: the file is damaged");
     if (u64_at(header, 16) != file->size)
         return fail(error, RESNET_ERROR_MODEL, "has %llu bytes where its header says %llu",
@@ -129,7 +112,7 @@ static void parse_config(const uint8_t *header, resnet_config *config) {
         .block = (resnet_block)header[32],
         .stride_at = (resnet_stride_at)header[33],
         .stem = (resnet_stem)header[34],
-        .precision = (resnet_precision)header[38],
+        .precision = (resnet_precision)(header[38] + 1),
         .base_width = u32_at(header, 56),
         .groups = u32_at(header, 60),
         .width_per_group = u32_at(header, 64),
@@ -177,14 +160,14 @@ static resnet_status check_config(const struct model_file *file, resnet_error *e
 
 static resnet_status read_header(struct model_file *file, resnet_error *error) {
     uint8_t header[HEADER_SIZE];
-    crc_prepare(file->crc_table);
+    crc_prepare(&file->crc);
     if (file->size < HEADER_SIZE)
         return fail(error, RESNET_ERROR_MODEL, "has %llu bytes; a model file has at least %d",
                     (unsigned long long)file->size, HEADER_SIZE);
     if (file->size > MODEL_FILE_MOST_BYTES)
         return fail(error, RESNET_ERROR_MODEL, "has %llu bytes; a model file has at most %llu",
                     (unsigned long long)file->size, (unsigned long long)MODEL_FILE_MOST_BYTES);
-    resnet_status status = read_bytes(file, header, HEADER_SIZE, error);
+    resnet_status status = copy_bytes(file, 0, header, HEADER_SIZE, error);
     if (status == RESNET_OK)
         status = check_envelope(file, header, error);
     if (status == RESNET_OK)
@@ -194,7 +177,6 @@ static resnet_status read_header(struct model_file *file, resnet_error *error) {
     parse_config(header, &file->config);
     file->labels_size = u32_at(header, 96);
     file->payload_crc = u32_at(header, 24);
-    file->crc = 0;
     status = check_config(file, error);
     if (status == RESNET_OK && file->labels_size > MOST_LABEL_BYTES)
         status = fail(error, RESNET_ERROR_MODEL, "%u bytes of labels; at most %u", file->labels_size, MOST_LABEL_BYTES);
@@ -223,27 +205,86 @@ void model_file_close(struct model_file *file) {
     file->descriptor = -1;
 }
 
-/* ---- Payload ---- */
+/* ---- Places ---- */
 
-/* Bytes that a node's tensors fill, padding included. The ranges that config_check allows keep every term below 2^62.
- */
-static uint64_t node_bytes(const struct node *node) {
-    uint64_t vectors = node->op == OP_CONV ? 4 : node->op == OP_LINEAR ? 1 : 0;
-    uint64_t channels = node->out.channels;
-    uint64_t weights = vectors ? node_weights(node) : 0;
-    uint64_t pad = ALIGNMENT - 1;
-    return ((weights * sizeof(float) + pad) & ~pad) + vectors * ((channels * sizeof(float) + pad) & ~pad);
+/* What the numbers of a vector must satisfy besides being finite. */
+enum rule { ANY, NOT_NEGATIVE, NORMAL, ACTIVATION };
+
+struct vector_kind {
+    const char *name; /* NULL ends a list */
+    enum rule rule;
+    bool single; /* one number, rather than one for each output channel */
+};
+
+/* The vectors behind the weights, in the file's order. */
+static const struct vector_kind *vector_kinds(const struct node *node, resnet_precision precision, bool kept) {
+    static const struct vector_kind batchnorm[] = {
+        {.name = "scale"}, {.name = "shift"}, {.name = "mean"}, {.name = "variance", .rule = NOT_NEGATIVE}, {0}};
+    static const struct vector_kind bias[] = {{.name = "bias"}, {0}};
+    static const struct vector_kind kept_in_f32[] = {{.name = "bias"}, {"activation", ACTIVATION, true}, {0}};
+    static const struct vector_kind quantised[] = {
+        {.name = "scale", .rule = NORMAL}, {.name = "bias"}, {"activation", ACTIVATION, true}, {0}};
+    static const struct vector_kind none[] = {{0}};
+    if (node->op != OP_CONV && node->op != OP_LINEAR)
+        return none;
+    if (precision == RESNET_PRECISION_INT8)
+        return kept ? kept_in_f32 : quantised;
+    return precision == RESNET_PRECISION_F32 && node->op == OP_CONV ? batchnorm : bias;
 }
 
-uint64_t model_file_size(const struct graph *graph, uint32_t labels_size) {
-    uint64_t size = align_up(HEADER_SIZE + (size_t)labels_size);
+static uint64_t vector_count(const struct stored *stored, const struct vector_kind *kind) {
+    return kind->single ? 1 : stored->node->out.channels;
+}
+
+static size_t weight_size(const struct stored *stored) {
+    return stored->precision == RESNET_PRECISION_INT8   ? 1
+           : stored->precision == RESNET_PRECISION_BF16 ? sizeof(uint16_t)
+                                                        : sizeof(float);
+}
+
+static uint64_t weights_end(const struct stored *stored) {
+    return stored->weights + node_weights(stored->node) * weight_size(stored);
+}
+
+/* The ranges that config_check allows keep every term below 2^62. */
+struct stored model_file_node(const struct node *node, resnet_precision precision, bool kept, uint64_t offset) {
+    struct stored stored = {.node = node, .precision = kept ? RESNET_PRECISION_F32 : precision};
+    stored.kinds = vector_kinds(node, precision, kept);
+    stored.weights = stored.vectors = stored.end = offset;
+    if (stored.kinds->name)
+        stored.vectors = stored.end = align_up(weights_end(&stored));
+    for (const struct vector_kind *kind = stored.kinds; kind->name; kind++)
+        stored.end += align_up(vector_count(&stored, kind) * sizeof(float));
+    return stored;
+}
+
+static uint64_t kinds_offset(uint32_t labels_size) {
+    return align_up(HEADER_SIZE + (size_t)labels_size);
+}
+
+static uint32_t kinds_count(const struct graph *graph) {
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < graph->count; i++)
+        count += graph->nodes[i].op == OP_CONV || graph->nodes[i].op == OP_LINEAR;
+    return count;
+}
+
+uint64_t model_file_tensors(const struct graph *graph, resnet_precision precision, uint32_t labels_size) {
+    uint64_t offset = kinds_offset(labels_size);
+    return precision == RESNET_PRECISION_INT8 ? offset + align_up(kinds_count(graph)) : offset;
+}
+
+uint64_t model_file_size(const struct graph *graph, resnet_precision precision, const bool *kept,
+                         uint32_t labels_size) {
+    uint64_t size = model_file_tensors(graph, precision, labels_size);
     for (uint32_t i = 0; i < graph->count && size <= MODEL_FILE_MOST_BYTES; i++)
-        size += node_bytes(&graph->nodes[i]);
+        size = model_file_node(&graph->nodes[i], precision, kept && kept[i], size).end;
     return size;
 }
 
-resnet_status model_file_check_size(const struct model_file *file, const struct graph *graph, resnet_error *error) {
-    uint64_t size = model_file_size(graph, file->labels_size);
+resnet_status model_file_check_size(const struct model_file *file, const struct graph *graph, const bool *kept,
+                                    resnet_error *error) {
+    uint64_t size = model_file_size(graph, file->config.precision, kept, file->labels_size);
     if (size > MODEL_FILE_MOST_BYTES)
         return fail(error, RESNET_ERROR_MODEL, "the network that its header names takes more than %llu bytes",
                     (unsigned long long)MODEL_FILE_MOST_BYTES);
@@ -251,6 +292,34 @@ resnet_status model_file_check_size(const struct model_file *file, const struct 
         return fail(error, RESNET_ERROR_MODEL, "has %llu bytes where the network that its header names takes %llu",
                     (unsigned long long)file->size, (unsigned long long)size);
     return RESNET_OK;
+}
+
+/* ---- Kinds and labels ---- */
+
+/* One byte from the file for each node that has tensors. */
+static resnet_status read_kind(struct model_file *file, const struct node *node, uint64_t offset, bool *kept,
+                               resnet_error *error) {
+    uint8_t kind = 0;
+    resnet_status status = read_bytes(file, offset, &kind, 1, error);
+    if (status == RESNET_OK && kind > 1)
+        status = fail(error, RESNET_ERROR_MODEL, "%s: kind %u is neither int8 (0) nor f32 (1)", node->name, kind);
+    *kept = kind != 0;
+    return status;
+}
+
+resnet_status model_file_kinds(struct model_file *file, const struct graph *graph, bool *kept, resnet_error *error) {
+    uint64_t offset = kinds_offset(file->labels_size);
+    uint64_t end = model_file_tensors(graph, RESNET_PRECISION_INT8, file->labels_size);
+    if (end > file->size)
+        return fail(error, RESNET_ERROR_MODEL, "has %llu bytes where the kinds of its layers alone end at %llu",
+                    (unsigned long long)file->size, (unsigned long long)end);
+    resnet_status status = RESNET_OK;
+    for (uint32_t i = 0; status == RESNET_OK && i < graph->count; i++) {
+        kept[i] = false;
+        if (graph->nodes[i].op == OP_CONV || graph->nodes[i].op == OP_LINEAR)
+            status = read_kind(file, &graph->nodes[i], offset++, &kept[i], error);
+    }
+    return status == RESNET_OK ? read_padding(file, offset, error) : status;
 }
 
 /* One label a class, each ended by a line feed; none empty, no other control byte. */
@@ -273,33 +342,114 @@ static resnet_status split_labels(const struct model_file *file, char *text, res
 }
 
 resnet_status model_file_labels(struct model_file *file, char *text, resnet_error *error) {
-    resnet_status status = read_bytes(file, text, file->labels_size, error);
+    resnet_status status = read_bytes(file, HEADER_SIZE, text, file->labels_size, error);
     if (status == RESNET_OK)
         status = split_labels(file, text, error);
-    return status == RESNET_OK ? read_padding(file, error) : status;
+    return status == RESNET_OK ? read_padding(file, HEADER_SIZE + (uint64_t)file->labels_size, error) : status;
 }
 
-static void from_little_endian(float *values, size_t count) {
-    for (size_t i = 0; i < count; i++)
-        values[i] = f32_at((const uint8_t *)values, i * sizeof(float));
+/* ---- Tensors ---- */
+
+static resnet_status check_finite(const float *values, struct weight_range range, const struct stored *stored,
+                                  const char *what, resnet_error *error) {
+    if (all_finite(values, range.count))
+        return RESNET_OK;
+    size_t i = 0;
+    while (isfinite(values[i]))
+        i++;
+    return fail(error, RESNET_ERROR_MODEL, "%s %s: number %llu is not finite", stored->node->name, what,
+                (unsigned long long)(range.first + i));
 }
 
-resnet_status model_file_tensor(struct model_file *file, float *values, size_t count, const struct node *node,
-                                const char *what, resnet_error *error) {
-    resnet_status status = read_bytes(file, values, count * sizeof(float), error);
+static resnet_status check_rule(const float *values, size_t count, const struct stored *stored,
+                                const struct vector_kind *kind, resnet_error *error) {
+    static const char *const wanted[] = {
+        [NOT_NEGATIVE] = "it cannot be negative",
+        [NORMAL] = "it must be a normal number above 0",
+        [ACTIVATION] = "it must be between 2^-40 and 2^40",
+    };
+    resnet_status status = check_finite(values, (struct weight_range){0, count}, stored, kind->name, error);
+    for (size_t i = 0; status == RESNET_OK && i < count; i++) {
+        bool good = kind->rule == NOT_NEGATIVE ? values[i] >= 0
+                    : kind->rule == NORMAL     ? values[i] >= FLT_MIN
+                    : kind->rule == ACTIVATION ? values[i] >= 0x1p-40F && values[i] <= 0x1p40F
+                                               : true;
+        if (!good)
+            status = fail(error, RESNET_ERROR_MODEL, "%s %s: number %zu is %g; %s", stored->node->name, kind->name, i,
+                          (double)values[i], wanted[kind->rule]);
+    }
+    return status;
+}
+
+/* Take the vectors out of their bytes, which start at `offset` of the file. */
+static resnet_status unpack_vectors(const struct stored *stored, const uint8_t *bytes, uint64_t offset, float *vectors,
+                                    resnet_error *error) {
+    resnet_status status = check_padding(bytes, offset, stored->vectors, error);
+    uint64_t place = stored->vectors;
+    for (const struct vector_kind *kind = stored->kinds; status == RESNET_OK && kind->name; kind++) {
+        size_t count = vector_count(stored, kind);
+        for (size_t i = 0; i < count; i++)
+            vectors[i] = f32_at(bytes, place - offset + i * sizeof(float));
+        status = check_rule(vectors, count, stored, kind, error);
+        place += count * sizeof(float);
+        if (status == RESNET_OK)
+            status = check_padding(bytes + (place - offset), place, align_up(place), error);
+        place = align_up(place);
+        vectors += count;
+    }
+    return status;
+}
+
+resnet_status model_file_vectors(struct model_file *file, const struct stored *stored,
+                                 const resnet_allocator *allocator, float *vectors, resnet_error *error) {
+    uint64_t offset = weights_end(stored);
+    size_t size = stored->end - offset;
+    uint8_t *bytes = memory_get(allocator, size);
+    if (!bytes)
+        return fail_memory(error, "a layer's vectors", size);
+    resnet_status status = read_bytes(file, offset, bytes, size, error);
     if (status == RESNET_OK)
-        status = read_padding(file, error);
-    if (status != RESNET_OK)
-        return status;
-    from_little_endian(values, count);
-    for (size_t i = 0; i < count; i++)
-        if (!isfinite(values[i]))
-            return fail(error, RESNET_ERROR_MODEL, "%s %s: number %zu is not finite", node->name, what, i);
+        status = unpack_vectors(stored, bytes, offset, vectors, error);
+    memory_put(allocator, bytes, size);
+    return status;
+}
+
+static resnet_status take_floats(float *values, const struct stored *stored, struct weight_range range,
+                                 resnet_error *error) {
+    for (size_t i = 0; i < range.count; i++)
+        values[i] = f32_at((const uint8_t *)values, i * sizeof(float));
+    return check_finite(values, range, stored, "weight", error);
+}
+
+/* The largest exponent stands for what is not finite. */
+static resnet_status take_bf16(uint16_t *values, const struct stored *stored, struct weight_range range,
+                               resnet_error *error) {
+    int16_t largest = 0;
+    for (size_t i = 0; i < range.count; i++) {
+        const uint8_t *p = (const uint8_t *)(values + i);
+        values[i] = (uint16_t)(p[0] | p[1] << 8);
+        int16_t exponent = (int16_t)(values[i] & 0x7f80);
+        largest = exponent > largest ? exponent : largest;
+    }
+    for (size_t i = 0; largest == 0x7f80 && i < range.count; i++)
+        if ((values[i] & 0x7f80) == 0x7f80)
+            return fail(error, RESNET_ERROR_MODEL, "%s weight: number %llu is not finite", stored->node->name,
+                        (unsigned long long)(range.first + i));
     return RESNET_OK;
 }
 
+resnet_status model_file_weights(struct model_file *file, const struct stored *stored, struct weight_range range,
+                                 void *weights, resnet_error *error) {
+    size_t size = weight_size(stored);
+    resnet_status status = read_bytes(file, stored->weights + range.first * size, weights, range.count * size, error);
+    if (status != RESNET_OK || stored->precision == RESNET_PRECISION_INT8)
+        return status;
+    return stored->precision == RESNET_PRECISION_BF16 ? take_bf16(weights, stored, range, error)
+                                                      : take_floats(weights, stored, range, error);
+}
+
 resnet_status model_file_finish(const struct model_file *file, resnet_error *error) {
-    if (file->crc != file->payload_crc)
+    if (atomic_load_explicit(&file->payload, memory_order_relaxed) != file->payload_crc)
         return fail(error, RESNET_ERROR_MODEL,
                     "the checksum of labels and tensors does not match: the file is damaged");
     return RESNET_OK;

@@ -1,12 +1,16 @@
 /*
- * model_file.h - read a model file (models/FORMAT.md), front to back, from a file or from memory.
+ * model_file.h - read a model file (models/FORMAT.md), piece by piece, from a file or from memory.
  *
- * Open, then labels, then each tensor in turn, then finish. Every function checks what it reads; nothing that was read
- * may be trusted before model_file_finish has compared the checksum.
+ * Open, then kinds, size and labels, then every node's vectors and weights, in any order and by several threads, each
+ * byte once; then finish. Every function checks what it reads; nothing that was read may be trusted before
+ * model_file_finish has compared the checksum.
  */
 #ifndef MODEL_FILE_H
 #define MODEL_FILE_H
 
+#include <stdatomic.h>
+
+#include "crc.h"
 #include "graph.h"
 
 #define MODEL_FILE_MOST_BYTES ((uint64_t)1 << 30)
@@ -14,12 +18,13 @@
 struct model_file {
     int descriptor; /* -1: read from `data` */
     const uint8_t *data;
-    uint64_t size, position;
+    uint64_t size;
 
-    uint32_t crc, payload_crc; /* of what was read so far; what the header says */
-    uint32_t crc_table[8][256];
+    struct crc crc;
+    atomic_uint payload;  /* the checksum of what was read so far, as if zeros were in place of the rest */
+    uint32_t payload_crc; /* what the header says of all */
 
-    resnet_config config;
+    resnet_config config; /* its precision is what weights are stored in */
     resnet_preprocess preprocess;
     uint32_t labels_size;
 };
@@ -30,20 +35,51 @@ resnet_status model_file_open(struct model_file *file, const char *path, resnet_
 resnet_status model_file_open_memory(struct model_file *file, const void *data, size_t size, resnet_error *error);
 void model_file_close(struct model_file *file);
 
-/* Bytes of the file that holds this network; where it is more than MODEL_FILE_MOST_BYTES, some number above that. */
-uint64_t model_file_size(const struct graph *graph, uint32_t labels_size);
+/* Where a node's tensors lie in a file, in bytes: the weights from `weights` on, the other tensors from `vectors` on.
+ */
+struct stored {
+    const struct node *node;
+    resnet_precision precision; /* of the weights */
+    const struct vector_kind *kinds;
+    uint64_t weights, vectors, end;
+};
 
-/* Compare the size that the network computes with the file's. Errors: MODEL. */
-resnet_status model_file_check_size(const struct model_file *file, const struct graph *graph, resnet_error *error);
+/* The tensors of a node, which start at `offset`; of a node without any, nothing. `kept`: in f32, in an int8 file. */
+struct stored model_file_node(const struct node *node, resnet_precision precision, bool kept, uint64_t offset);
+
+/* Where the first node's tensors start. */
+uint64_t model_file_tensors(const struct graph *graph, resnet_precision precision, uint32_t labels_size);
+
+/* Bytes of the file that holds this network; where it is more than MODEL_FILE_MOST_BYTES, some number above that.
+ * `kept` says which nodes an int8 file keeps in f32; NULL: none. */
+uint64_t model_file_size(const struct graph *graph, resnet_precision precision, const bool *kept, uint32_t labels_size);
+
+/* Of an int8 file, which nodes are kept in f32: kept[node], for each node of the graph. Errors: IO, MODEL. */
+resnet_status model_file_kinds(struct model_file *file, const struct graph *graph, bool *kept, resnet_error *error);
+
+/* Compare the size that the network computes with the file's; before it, no offset may be read. Errors: MODEL. */
+resnet_status model_file_check_size(const struct model_file *file, const struct graph *graph, const bool *kept,
+                                    resnet_error *error);
 
 /* Read the label block into `text`, labels_size bytes: line feeds become terminators. Errors: IO, MODEL. */
 resnet_status model_file_labels(struct model_file *file, char *text, resnet_error *error);
 
-/* Read the next tensor: `count` finite numbers. `what` and `node` name it in a message. Errors: IO, MODEL. */
-resnet_status model_file_tensor(struct model_file *file, float *values, size_t count, const struct node *node,
-                                const char *what, resnet_error *error);
+/* Read all vectors of a node, one after the other, and the padding around them. Errors: IO, MODEL, MEMORY. */
+resnet_status model_file_vectors(struct model_file *file, const struct stored *stored,
+                                 const resnet_allocator *allocator, float *vectors, resnet_error *error);
 
-/* Compare the checksum, after the last tensor. Errors: MODEL. */
+/* Some of a node's weights, counted from 0. */
+struct weight_range {
+    uint64_t first;
+    size_t count;
+};
+
+/* Read weights as they are stored, in the machine's byte order: floats, bf16 or int8_t. Errors: IO; MODEL, where a
+ * float is not finite. */
+resnet_status model_file_weights(struct model_file *file, const struct stored *stored, struct weight_range range,
+                                 void *weights, resnet_error *error);
+
+/* Compare the checksum, after all has been read. Errors: MODEL. */
 resnet_status model_file_finish(const struct model_file *file, resnet_error *error);
 
 #endif

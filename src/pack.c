@@ -1,10 +1,13 @@
-/* pack.c - from the tensors of a model file to what the kernels read: fold batch normalisation, lay out in panels. */
+/* pack.c - from the tensors of a layer to what the kernels read: fold batch normalisation, round, lay out in panels. */
 #include "pack.h"
 
 #include <float.h>
 #include <math.h>
+#include <string.h>
 
+#include "bf16.h"
 #include "error.h"
+#include "floats.h"
 #include "split.h"
 
 size_t parameters_size(const struct node *node) {
@@ -26,72 +29,182 @@ struct parameters parameters_at(const struct node *node, const float *block) {
     return (struct parameters){block, vectors, vectors + out, vectors + 2 * out, vectors + 3 * out};
 }
 
-size_t panel_size(const struct node *node, uint32_t nr) {
-    return (1 + (size_t)node->in.channels * node->kernel * node->kernel) * nr;
-}
-
-size_t panels_size(const struct node *node, uint32_t nr) {
-    if (!parameters_size(node))
-        return 0;
-    return divide_up(node->out.channels, nr) * panel_size(node, nr);
-}
-
 /* Batch normalisation as y = factor * x + offset: scale * (x - mean) / sqrt(variance + epsilon) + shift. */
 struct affine {
     double factor, offset;
 };
 
-static struct affine fold(const struct parameters *from, double epsilon, uint32_t channel) {
+static struct affine batchnorm(const struct parameters *from, double epsilon, uint32_t channel) {
     if (!from->scale)
         return (struct affine){1, from->shift[channel]};
     double factor = from->scale[channel] / sqrt(from->variance[channel] + epsilon);
     return (struct affine){factor, from->shift[channel] - factor * from->mean[channel]};
 }
 
-float without_denormals(double value) {
-    return fabs(value) < FLT_MIN ? 0.0F : (float)value;
-}
-
-/* One output channel into column n of its panel: rows of nr floats, the bias first, then (i, j, k) as struct conv_tile.
- */
-static bool pack_channel(const struct node *node, const float *weight, struct affine bn, float *panel, uint32_t nr) {
-    size_t area = (size_t)node->kernel * node->kernel, in = node->in.channels;
-    bool finite = isfinite(panel[0] = without_denormals(bn.offset));
-    for (size_t tap = 0; tap < area; tap++)
-        for (size_t k = 0; k < in; k++) {
-            float value = without_denormals(weight[k * area + tap] * bn.factor);
-            panel[(1 + tap * in + k) * nr] = value;
-            finite &= isfinite(value) != 0;
-        }
-    return finite;
-}
-
-static void clear_channel(float *panel, size_t rows, uint32_t nr) {
-    for (size_t i = 0; i < rows; i++)
-        panel[i * nr] = 0;
-}
-
-resnet_status parameters_check(const struct node *node, const float *block, resnet_error *error) {
-    struct parameters p = parameters_at(node, block);
-    for (uint32_t c = 0; p.variance && c < node->out.channels; c++)
-        if (p.variance[c] < 0)
-            return fail(error, RESNET_ERROR_MODEL, "%s variance: channel %u is %g; it cannot be negative", node->name,
-                        c, (double)p.variance[c]);
+resnet_status fold(const struct node *node, float *block, double epsilon, struct layer *layer, resnet_error *error) {
+    struct parameters from = parameters_at(node, block);
+    size_t weights = (size_t)node_weights(node), count = weights / node->out.channels;
+    float *bias = block + (from.shift - block);
+    for (uint32_t c = 0; c < node->out.channels; c++) {
+        struct affine bn = batchnorm(&from, epsilon, c);
+        bias[c] = without_denormals(bn.offset);
+        for (size_t i = c * count; i < (c + 1) * count; i++)
+            block[i] = without_denormals((double)block[i] * bn.factor);
+    }
+    if (!all_finite(block, weights) || !all_finite(bias, node->out.channels))
+        return fail(error, RESNET_ERROR_MODEL,
+                    "%s: a weight or a bias is not finite once batch normalisation is folded in", node->name);
+    *layer = (struct layer){.weight = block, .bias = bias, .input = 1, .output = 1};
     return RESNET_OK;
 }
 
-resnet_status pack_panels(const struct node *node, const float *block, double epsilon, uint32_t nr, float *panels,
-                          resnet_error *error) {
-    struct parameters from = parameters_at(node, block);
-    size_t size = panel_size(node, nr), rows = size / nr;
-    uint32_t columns = divide_up(node->out.channels, nr) * nr;
-    for (uint32_t c = 0; c < columns; c++) {
-        float *panel = panels + c / nr * size + c % nr;
-        if (c >= node->out.channels)
-            clear_channel(panel, rows, nr);
-        else if (!pack_channel(node, from.weight + c * (rows - 1), fold(&from, epsilon, c), panel, nr))
-            return fail(error, RESNET_ERROR_MODEL, "%s: channel %u is not finite once batch normalisation is folded in",
-                        node->name, c);
+/* bf16_from_float for numbers, in a form that the compiler makes vectors of. */
+void round_to_bf16(float *values, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        uint32_t bits;
+        memcpy(&bits, values + i, sizeof bits);
+        uint32_t rounded = (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000;
+        bits = bits & 0x7f800000 ? rounded : bits & 0x80000000;
+        memcpy(values + i, &bits, sizeof bits);
+    }
+}
+
+static float largest_magnitude(const float *values, size_t count) {
+    float largest = 0;
+    for (size_t i = 0; i < count; i++)
+        largest = fabsf(values[i]) > largest ? fabsf(values[i]) : largest;
+    return largest;
+}
+
+void quantize_weights(const struct node *node, const float *weight, int8_t *integers, float *scale) {
+    const float shift = 0x1.8p23F; /* where the next float is 1 away: adding it rounds to the nearest integer */
+    size_t count = (size_t)node_weights(node) / node->out.channels;
+    for (uint32_t c = 0; c < node->out.channels; c++, weight += count, integers += count) {
+        scale[c] = largest_magnitude(weight, count) / 127;
+        float unit = scale[c] >= FLT_MIN ? scale[c] : INFINITY; /* all of it becomes 0 */
+        for (size_t i = 0; i < count; i++)
+            integers[i] = (int8_t)(int32_t)(weight[i] / unit + shift - shift);
+        scale[c] = scale[c] >= FLT_MIN ? scale[c] : 1;
+    }
+}
+
+/* ---- Panels ---- */
+
+/* Words of one tap: of all input channels, whole words. */
+static size_t tap_words(const struct node *node, enum format format) {
+    return divide_up(node->in.channels, word_numbers(format));
+}
+
+size_t panel_size(const struct node *node, enum format format, uint32_t nr) {
+    size_t head = format == FORMAT_U8 ? 2 : 1; /* biases and scales */
+    return (head + tap_words(node, format) * node->kernel * node->kernel) * nr;
+}
+
+size_t panels_size(const struct node *node, enum format format, uint32_t nr) {
+    if (!parameters_size(node))
+        return 0;
+    return divide_up(node->out.channels, nr) * panel_size(node, format, nr);
+}
+
+/* Words of each tap, of one output channel. */
+struct words {
+    const void *weight; /* floats, or int8_t: [in][kernel][kernel] */
+    size_t in, area;    /* input channels, taps */
+    size_t begin, end;  /* of the words of a tap */
+    size_t tap;         /* words from one tap to the next */
+};
+
+/* Into one column of a panel, words nr apart, in the order (i, j, k) of struct conv_tile. */
+static void pack_f32(const struct words *w, float *column, uint32_t nr) {
+    const float *weight = w->weight;
+    for (size_t tap = 0; tap < w->area; tap++)
+        for (size_t word = w->begin; word < w->end; word++)
+            column[(tap * w->tap + word) * nr] = weight[word * w->area + tap];
+}
+
+static void pack_bf16(const struct words *w, float *column, uint32_t nr) {
+    for (size_t tap = 0; tap < w->area; tap++) {
+        const float *weight = (const float *)w->weight + tap;
+        for (size_t word = w->begin; word < w->end; word++) {
+            uint16_t pair[2] = {bf16_from_float(weight[2 * word * w->area]), 0};
+            if (2 * word + 1 < w->in)
+                pair[1] = bf16_from_float(weight[(2 * word + 1) * w->area]);
+            memcpy(column + (tap * w->tap + word) * nr, pair, sizeof pair);
+        }
+    }
+}
+
+static void pack_s8(const struct words *w, float *column, uint32_t nr) {
+    size_t whole = w->in / 4 < w->end ? w->in / 4 : w->end, area = w->area;
+    for (size_t tap = 0; tap < area; tap++) {
+        const int8_t *weight = (const int8_t *)w->weight + tap;
+        for (size_t word = w->begin; word < w->end; word++) {
+            const int8_t *p = weight + 4 * word * area;
+            int8_t four[4] = {p[0], 0, 0, 0};
+            if (word < whole)
+                four[1] = p[area], four[2] = p[2 * area], four[3] = p[3 * area];
+            else
+                for (size_t i = 1; i < w->in % 4; i++)
+                    four[i] = p[i * area];
+            memcpy(column + (tap * w->tap + word) * nr, four, sizeof four);
+        }
+    }
+}
+
+/* The bias in units of the products, and what makes units of the output of them; within limits that keep every step of
+ * a tile finite. */
+static bool pack_u8_head(const struct layer *layer, uint32_t channel, float *column, uint32_t nr) {
+    double unit = (double)layer->input * (double)layer->scale[channel];
+    double bias = rint((double)layer->bias[channel] / unit), factor = unit / (double)layer->output;
+    bool good = fabs(bias) < 0x1p30 && factor < 0x1p60;
+    int32_t whole = (int32_t)(good ? bias : 0);
+    memcpy(column, &whole, sizeof whole);
+    column[nr] = without_denormals(good ? factor : 0);
+    return good;
+}
+
+static bool pack_heads(const struct layer *layer, enum format format, struct span channels, float *panel, uint32_t nr) {
+    bool good = true;
+    for (uint32_t c = channels.begin; c < channels.end; c++) {
+        float *column = panel + (c - channels.begin);
+        if (format == FORMAT_U8)
+            good &= pack_u8_head(layer, c, column, nr);
+        else
+            *column = layer->bias[c];
+    }
+    return good;
+}
+
+#define BLOCK_WORDS 64 /* of each tap and channel: what a block writes stays in a first-level cache */
+
+/* The words behind the heads. Columns are written in blocks: each is a line of every row, and whole rows would push
+ * each other out of the cache. */
+static void pack_words(const struct node *node, const struct layer *layer, enum format format, struct span channels,
+                       float *rows, uint32_t nr) {
+    void (*const pack[])(const struct words *, float *, uint32_t) = {pack_f32, pack_bf16, pack_s8};
+    size_t filter = (size_t)(node_weights(node) / node->out.channels), tap = tap_words(node, format);
+    size_t area = (size_t)node->kernel * node->kernel, step = area == 1 ? BLOCK_WORDS : BLOCK_WORDS / 4;
+    struct words words = {.in = node->in.channels, .area = area, .tap = tap};
+    for (words.begin = 0; words.begin < tap; words.begin = words.end) {
+        words.end = words.begin + step < tap ? words.begin + step : tap;
+        for (uint32_t c = channels.begin; c < channels.end; c++) {
+            words.weight = format == FORMAT_U8 ? (const void *)(layer->integers + c * filter)
+                                               : (const void *)(layer->weight + c * filter);
+            pack[format](&words, rows + (c - channels.begin), nr);
+        }
+    }
+}
+
+resnet_status pack_panels(const struct node *node, const struct layer *layer, enum format format, uint32_t nr,
+                          float *panels, resnet_error *error) {
+    size_t size = panel_size(node, format, nr), heads = format == FORMAT_U8 ? 2 : 1;
+    for (uint32_t first = 0; first < node->out.channels; first += nr, panels += size) {
+        struct span channels = {first, smaller(node->out.channels, first + nr)};
+        if (channels.end - first < nr)
+            memset(panels, 0, size * sizeof *panels);
+        if (!pack_heads(layer, format, channels, panels, nr))
+            return fail(error, RESNET_ERROR_MODEL, "%s: a bias or a scale is out of range", node->name);
+        pack_words(node, layer, format, channels, panels + heads * nr, nr);
     }
     return RESNET_OK;
 }

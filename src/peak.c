@@ -7,22 +7,23 @@
 #define TRIALS 5
 #define ROUNDS 250000 /* about 2 ms a trial */
 
-resnet_status resnet_fma_peak(resnet_isa isa, double *flops, resnet_error *error) {
-    const struct kernel_set *kernels = cpu_kernels(isa);
-    if (!flops)
-        return fail(error, RESNET_ERROR_ARGUMENT, "resnet_fma_peak: flops must not be NULL");
-    if (!kernels)
+resnet_status resnet_peak(resnet_isa isa, resnet_precision precision, double *operations, resnet_error *error) {
+    const struct kernel_set *set = cpu_kernels(isa);
+    if (!operations)
+        return fail(error, RESNET_ERROR_ARGUMENT, "resnet_peak: operations must not be NULL");
+    if (!set)
         return fail(error, RESNET_ERROR_UNSUPPORTED, "no multiply-adds to measure for instruction set %s here",
                     resnet_isa_name(isa));
+    const struct format_kernels *kernels = set->formats[cpu_format(set, precision)];
     double best = 0;
     volatile float sink; /* or else the loop might be dropped */
     for (int i = 0; i < TRIALS; i++) {
         double start = seconds_now();
-        sink = kernels->fma_rounds(ROUNDS);
-        double rate = kernels->flops_a_round * ROUNDS / (seconds_now() - start);
+        sink = kernels->dot_rounds(ROUNDS);
+        double rate = kernels->ops_a_round * ROUNDS / (seconds_now() - start);
         best = rate > best ? rate : best;
     }
     (void)sink;
-    *flops = best;
+    *operations = best;
     return RESNET_OK;
 }

@@ -2,6 +2,7 @@
 #include "plan.h"
 
 #include "error.h"
+#include "split.h"
 
 #define VECTOR_FLOATS (ALIGNMENT / sizeof(float))
 
@@ -12,8 +13,15 @@ void plan_free(struct plan *plan, const resnet_allocator *allocator) {
 
 /* Pixels a multiple of 2 KB apart would put the rows of a tile into one or two sets of the first-level cache, where
  * they push each other out: a line more spreads them (ResNet-50's 1024-channel 1x1: 90 before, 117 GFLOP/s after). */
-static size_t pixel_stride(uint32_t channels) {
-    return channels % 512 ? channels : channels + VECTOR_FLOATS;
+static size_t pixel_stride(uint32_t channels, enum format format) {
+    size_t words = divide_up(channels, word_numbers(format));
+    return words % 512 ? words : words + VECTOR_FLOATS;
+}
+
+/* Numbers of an input pixel that is converted: 4, 8 or 16 (a config has no more channels), so that vectors meet the
+ * same channels again and again. */
+static size_t converted_channels(uint32_t channels) {
+    return channels <= 4 ? 4 : channels <= 8 ? 8 : ((size_t)channels + 15) / 16 * 16;
 }
 
 static void set_borders(struct plan *plan, const struct graph *graph) {
@@ -32,7 +40,9 @@ static bool set_strides(struct tensor *t, uint32_t images) {
     return fits;
 }
 
-static void last_uses(uint32_t *last, const struct graph *graph, bool share) {
+/* The last node that needs each tensor. */
+static void last_uses(uint32_t *last, const struct graph *graph, struct plan_options options) {
+    bool share = options.share;
     for (uint32_t i = 0; i < graph->count; i++) {
         const struct node *node = &graph->nodes[i];
         last[i] = share ? i : graph->count;
@@ -41,7 +51,8 @@ static void last_uses(uint32_t *last, const struct graph *graph, bool share) {
         if (share && node->residual != NO_NODE)
             last[node->residual] = i;
     }
-    last[0] = graph->count;
+    if (options.format == FORMAT_F32)
+        last[0] = graph->count; /* the slots */
 }
 
 /* The lowest place where `size` floats touch none of the tensors before `node` that are still needed when it runs. */
@@ -66,20 +77,32 @@ static bool residual_can_be_overwritten(const struct plan *plan, const struct gr
                                         uint32_t node) {
     uint32_t residual = graph->nodes[node].residual;
     return residual != NO_NODE && last[residual] == node &&
-           plan->tensors[residual].border == plan->tensors[node].border;
+           plan->tensors[residual].border == plan->tensors[node].border &&
+           plan->tensors[residual].pixel == plan->tensors[node].pixel;
+}
+
+static void place_at(struct tensor *t, size_t start, struct plan *plan) {
+    t->start = start;
+    t->origin = start + t->border * (t->row + t->pixel);
+    if (plan->arena < (start + t->size) * sizeof(float))
+        plan->arena = (start + t->size) * sizeof(float);
 }
 
 static void place(struct plan *plan, const struct graph *graph, const uint32_t *last) {
-    size_t end = 0;
     for (uint32_t i = 0; i + 1 < graph->count; i++) {
         struct tensor *t = &plan->tensors[i];
-        t->start = residual_can_be_overwritten(plan, graph, last, i) ? plan->tensors[graph->nodes[i].residual].start
-                                                                     : lowest_gap(plan, last, i, t->size);
-        t->origin = t->start + t->border * (t->row + t->pixel);
-        if (end < t->start + t->size)
-            end = t->start + t->size;
+        place_at(t,
+                 residual_can_be_overwritten(plan, graph, last, i) ? plan->tensors[graph->nodes[i].residual].start
+                                                                   : lowest_gap(plan, last, i, t->size),
+                 plan);
     }
-    plan->arena = end * sizeof(float);
+}
+
+static resnet_status lay_out_tensor(struct tensor *t, const struct node *node, uint32_t images, resnet_error *error) {
+    if (set_strides(t, images))
+        return RESNET_OK;
+    return fail(error, RESNET_ERROR_MEMORY, "%s: %u maps of %u x %u x %u do not fit into memory", node->name, images,
+                t->shape.height, t->shape.width, t->shape.channels);
 }
 
 static resnet_status lay_out(struct plan *plan, const struct graph *graph, struct plan_options options,
@@ -87,18 +110,22 @@ static resnet_status lay_out(struct plan *plan, const struct graph *graph, struc
     uint32_t last = graph->count - 1;
     for (uint32_t i = 0; i <= last; i++) {
         uint32_t channels = graph->nodes[i].out.channels;
-        plan->tensors[i] =
-            (struct tensor){.shape = graph->nodes[i].out, .pixel = i == last ? channels : pixel_stride(channels)};
+        plan->tensors[i] = (struct tensor){.shape = graph->nodes[i].out,
+                                           .pixel = i == last ? channels : pixel_stride(channels, options.format)};
     }
+    size_t input = converted_channels(graph->nodes[0].out.channels);
+    if (options.format != FORMAT_F32)
+        plan->tensors[0].pixel = input / word_numbers(options.format);
     set_borders(plan, graph);
-    for (uint32_t i = 0; i <= last; i++) {
-        uint32_t images = i == 0 ? options.slots : options.group;
-        struct shape shape = graph->nodes[i].out;
-        if (!set_strides(&plan->tensors[i], images))
-            return fail(error, RESNET_ERROR_MEMORY, "%s: %u maps of %u x %u x %u do not fit into memory",
-                        graph->nodes[i].name, images, shape.height, shape.width, shape.channels);
+    resnet_status status = RESNET_OK;
+    for (uint32_t i = 0; status == RESNET_OK && i <= last; i++) {
+        bool is_slots = i == 0 && options.format == FORMAT_F32;
+        status = lay_out_tensor(&plan->tensors[i], &graph->nodes[i], is_slots ? options.slots : options.group, error);
     }
-    return RESNET_OK;
+    plan->slots = (struct tensor){.shape = graph->nodes[0].out, .pixel = input};
+    if (status == RESNET_OK && options.format != FORMAT_F32)
+        status = lay_out_tensor(&plan->slots, &graph->nodes[0], options.slots, error);
+    return status;
 }
 
 resnet_status plan_make(struct plan *plan, const struct graph *graph, struct plan_options options,
@@ -110,8 +137,12 @@ resnet_status plan_make(struct plan *plan, const struct graph *graph, struct pla
                                ? lay_out(plan, graph, options, error)
                                : fail_memory(error, "the memory plan", graph->count * sizeof *plan->tensors);
     if (status == RESNET_OK) {
-        last_uses(last, graph, options.share);
+        last_uses(last, graph, options);
         place(plan, graph, last);
+        if (options.format == FORMAT_F32)
+            plan->slots = plan->tensors[0];
+        else
+            place_at(&plan->slots, plan->arena / sizeof(float), plan);
         plan->scratch = plan->arena / sizeof(float);
         plan->arena += options.scratch;
     } else {

@@ -37,6 +37,7 @@ struct work {
     uint8_t *memory;
     size_t size;
     float table[CHANNELS][256]; /* a pixel's value, normalised */
+    size_t pixel_stride;        /* of the target */
 };
 
 /* ---- Sizes ---- */
@@ -234,29 +235,30 @@ static void make_table(float table[CHANNELS][256], const resnet_preprocess *how)
 }
 
 /* `count` pixels that hold 0: torchvision pads before it normalises. */
-static float *write_padding(float table[CHANNELS][256], float *out, uint32_t count) {
-    for (uint32_t i = 0; i < count; i++, out += CHANNELS)
+static float *write_padding(struct work *work, float *out, uint32_t count) {
+    for (uint32_t i = 0; i < count; i++, out += work->pixel_stride)
         for (int c = 0; c < CHANNELS; c++)
-            out[c] = table[c][0];
+            out[c] = work->table[c][0];
     return out;
 }
 
 static void write_row(struct work *work, float *out, uint32_t width) {
     const struct axis *x = &work->x;
     const int32_t *sums = work->sums;
-    out = write_padding(work->table, out, x->pad);
-    for (uint32_t i = 0; i < x->count; i++, out += CHANNELS, sums += CHANNELS)
+    out = write_padding(work, out, x->pad);
+    for (uint32_t i = 0; i < x->count; i++, out += work->pixel_stride, sums += CHANNELS)
         for (int c = 0; c < CHANNELS; c++)
             out[c] = work->table[c][clip8(sums[c])];
-    write_padding(work->table, out, width - x->pad - x->count);
+    write_padding(work, out, width - x->pad - x->count);
 }
 
 static void write_target(struct work *work, const struct preprocess_target *target) {
     const struct axis *y = &work->y;
+    work->pixel_stride = target->pixel_stride;
     for (uint32_t row = 0; row < target->height; row++) {
         float *out = target->values + row * target->row_stride;
         if (row < y->pad || row - y->pad >= y->count) {
-            write_padding(work->table, out, target->width);
+            write_padding(work, out, target->width);
             continue;
         }
         sum_column(work, row - y->pad);

@@ -5,10 +5,10 @@
 #include "memory.h"
 #include "resnet.h"
 
-/* Where the result goes: height x width pixels of 3 floats, rows row_stride floats apart (NHWC). */
+/* Where the result goes: height x width pixels of 3 floats (NHWC), rows and pixels that many floats apart. */
 struct preprocess_target {
     uint32_t height, width;
-    size_t row_stride;
+    size_t row_stride, pixel_stride;
     float *values;
 };
 

@@ -8,9 +8,11 @@
 #include "execute.h"
 #include "fpenv.h"
 #include "image.h"
+#include "kept.h"
 #include "model.h"
 #include "preprocess.h"
 #include "reference.h"
+#include "session.h"
 #include "split.h"
 #include "threads.h"
 #include "winograd.h"
@@ -32,6 +34,8 @@ struct resnet_session {
     size_t scratch_size; /* floats a thread */
     float *arena;
     struct pool *pool;
+    session_observer *observer; /* NULL: none */
+    void *observer_context;
 };
 
 /* ---- Create ---- */
@@ -50,14 +54,19 @@ static resnet_status fill_in_defaults(resnet_session_options *options, const res
     return RESNET_OK;
 }
 
+static size_t scratch_of(const resnet_session *session, uint32_t node) {
+    const struct node *n = &session->graph.nodes[node];
+    if (model_keeps(session->model, node) && session->model->format == FORMAT_U8)
+        return kept_scratch(n, session->group);
+    return model_uses_winograd(session->model, n) ? winograd_scratch(n, session->model->kernels->formats[FORMAT_F32])
+                                                  : 0;
+}
+
 /* Floats that a thread needs besides the tensors, rounded up so that threads do not share a cache line. */
 static size_t largest_scratch(const resnet_session *session) {
     size_t most = 0;
-    for (uint32_t i = 0; i < session->graph.count; i++) {
-        const struct node *node = &session->graph.nodes[i];
-        size_t size = model_uses_winograd(session->model, node) ? winograd_scratch(node, session->model->kernels) : 0;
-        most = size > most ? size : most;
-    }
+    for (uint32_t i = 0; i < session->graph.count; i++)
+        most = scratch_of(session, i) > most ? scratch_of(session, i) : most;
     return align_up(most * sizeof(float)) / sizeof(float);
 }
 
@@ -65,7 +74,8 @@ static uint32_t group_size(const resnet_session *session) {
     uint64_t most = 1;
     for (uint32_t i = 1; i < session->graph.count; i++) {
         struct shape out = session->graph.nodes[i].out;
-        uint64_t bytes = (uint64_t)out.height * out.width * out.channels * sizeof(float);
+        uint64_t bytes =
+            (uint64_t)out.height * out.width * out.channels * sizeof(float) / word_numbers(session->model->format);
         most = bytes > most ? bytes : most;
     }
     uint32_t fitting = most < GROUP_BYTES ? (uint32_t)(GROUP_BYTES / most) : 1;
@@ -83,15 +93,22 @@ static resnet_status prepare(resnet_session *session, const resnet_model *model,
     status = graph_build(&session->graph, &model->config, input, &model->allocator, error);
     if (status != RESNET_OK)
         return status;
-    session->scratch_size = largest_scratch(session);
     session->group = group_size(session);
+    session->scratch_size = largest_scratch(session);
     struct plan_options plan = {
+        .format = model->format,
         .slots = session->options.batch,
         .group = session->group,
         .scratch = session->options.threads * session->scratch_size * sizeof(float),
         .share = model->kernels != NULL,
     };
     return plan_make(&session->plan, &session->graph, plan, &model->allocator, error);
+}
+
+/* The work is cut into as many parts as threads were asked for, whatever there is to run them: more threads than
+ * processors would only wait for each other. */
+static struct pool_options pool_options_of(const resnet_session_options *options) {
+    return (struct pool_options){options->threads, cpu_threads(), options->parallel_for, options->parallel_context};
 }
 
 static void release(resnet_session *session) {
@@ -108,17 +125,17 @@ resnet_status resnet_session_memory(const resnet_model *model, const resnet_sess
         return fail(error, RESNET_ERROR_ARGUMENT, "resnet_session_memory: model and bytes must not be NULL");
     resnet_session session;
     resnet_status status = prepare(&session, model, options, error);
+    struct pool_options pool = pool_options_of(&session.options);
     if (status == RESNET_OK)
         *bytes = sizeof session + session.graph.capacity * sizeof *session.graph.nodes +
-                 session.plan.count * sizeof *session.plan.tensors + session.plan.arena +
-                 pool_memory(session.options.threads);
+                 session.plan.count * sizeof *session.plan.tensors + session.plan.arena + pool_memory(&pool);
     release(&session);
     return status;
 }
 
 /* The slots, and the zeros around them that no run touches. */
 static void clear_slots(resnet_session *session) {
-    const struct tensor *input = &session->plan.tensors[0];
+    const struct tensor *input = &session->plan.slots;
     memset(session->arena + input->start, 0, input->size * sizeof(float));
 }
 
@@ -128,7 +145,8 @@ static resnet_status start(resnet_session *session, resnet_error *error) {
     if (!session->arena)
         return fail_memory(error, "the activations", session->plan.arena);
     clear_slots(session);
-    return pool_create(&session->pool, session->options.threads, &session->options, allocator, error);
+    struct pool_options pool = pool_options_of(&session->options);
+    return pool_create(&session->pool, &pool, allocator, error);
 }
 
 resnet_status resnet_session_create(const resnet_model *model, const resnet_session_options *options,
@@ -164,6 +182,11 @@ uint32_t resnet_session_threads(const resnet_session *session) {
     return session->options.threads;
 }
 
+void session_observe(resnet_session *session, session_observer *observer, void *context) {
+    session->observer = observer;
+    session->observer_context = context;
+}
+
 /* ---- Input ---- */
 
 static resnet_status check_slot(const resnet_session *session, uint32_t slot, const void *data, resnet_error *error) {
@@ -176,14 +199,24 @@ static resnet_status check_slot(const resnet_session *session, uint32_t slot, co
 }
 
 static float *slot_values(const resnet_session *session, uint32_t slot) {
-    const struct tensor *input = &session->plan.tensors[0];
+    const struct tensor *input = &session->plan.slots;
     return session->arena + input->origin + slot * input->image;
 }
 
-static void copy_nhwc(float *to, const struct tensor *t, const float *from) {
-    size_t row = (size_t)t->shape.width * t->shape.channels;
+/* A map whose rows and pixels are that many floats apart, into a slot. */
+static void copy_pixels(float *to, const struct tensor *t, const float *from, size_t row, size_t pixel) {
     for (uint32_t y = 0; y < t->shape.height; y++)
-        memcpy(to + y * t->row, from + y * row, row * sizeof *to);
+        for (uint32_t x = 0; x < t->shape.width; x++)
+            memcpy(to + y * t->row + x * t->pixel, from + y * row + x * pixel, t->shape.channels * sizeof *to);
+}
+
+void session_copy_slot(resnet_session *to, uint32_t slot, const resnet_session *from, uint32_t from_slot) {
+    const struct tensor *source = &from->plan.slots;
+    copy_pixels(slot_values(to, slot), &to->plan.slots, slot_values(from, from_slot), source->row, source->pixel);
+}
+
+static void copy_nhwc(float *to, const struct tensor *t, const float *from) {
+    copy_pixels(to, t, from, (size_t)t->shape.width * t->shape.channels, t->shape.channels);
 }
 
 static void copy_nchw(float *to, const struct tensor *t, const float *from) {
@@ -200,7 +233,7 @@ resnet_status resnet_session_set_floats(resnet_session *session, uint32_t slot, 
         return status;
     if (layout != RESNET_NCHW && layout != RESNET_NHWC)
         return fail(error, RESNET_ERROR_ARGUMENT, "layout %u is neither NCHW (0) nor NHWC (1)", (unsigned)layout);
-    const struct tensor *input = &session->plan.tensors[0];
+    const struct tensor *input = &session->plan.slots;
     (layout == RESNET_NCHW ? copy_nchw : copy_nhwc)(slot_values(session, slot), input, values);
     return RESNET_OK;
 }
@@ -211,12 +244,13 @@ resnet_status resnet_session_set_rgb(resnet_session *session, uint32_t slot, con
     resnet_status status = check_slot(session, slot, pixels, error);
     if (status != RESNET_OK)
         return status;
-    const struct tensor *input = &session->plan.tensors[0];
+    const struct tensor *input = &session->plan.slots;
     if (input->shape.channels != 3)
         return fail(error, RESNET_ERROR_UNSUPPORTED,
                     "RGB pixels for a network of %u input channels; fill it with floats", input->shape.channels);
     struct pixels source = {width, height, stride ? stride : 3 * (size_t)width, pixels};
-    struct preprocess_target target = {input->shape.height, input->shape.width, input->row, slot_values(session, slot)};
+    struct preprocess_target target = {input->shape.height, input->shape.width, input->row, input->pixel,
+                                       slot_values(session, slot)};
     uint64_t before = fpenv_enter(false);
     status = preprocess(&source, how ? how : &session->model->preprocess, &session->model->allocator, &target, error);
     fpenv_leave(before);
@@ -258,34 +292,58 @@ struct group {
     float *logits; /* of the first */
 };
 
+static struct scale scale_of(const resnet_model *model, uint32_t node) {
+    return (struct scale){model->scales[node], node_zero(&model->graph.nodes[node])};
+}
+
 /* `input` is room for the slots of this group as a tensor of their own. */
 static struct step step_of(const resnet_session *session, uint32_t node, const struct group *group,
                            struct tensor *input) {
+    const resnet_model *model = session->model;
     const struct node *n = &session->graph.nodes[node];
     const struct tensor *tensors = session->plan.tensors;
-    *input = tensors[n->input];
-    if (n->input == 0)
+    bool reads_slots = node == 0 || (n->input == 0 && model->format == FORMAT_F32);
+    *input = reads_slots ? session->plan.slots : tensors[n->input];
+    if (reads_slots)
         input->origin += group->first * input->image;
-    return (struct step){
-        .kernels = session->model->kernels,
+    struct step step = {
+        .format = model->format,
+        .kernels = model->kernels ? model->kernels->formats[model->format] : NULL,
+        .winograd = model_uses_winograd(model, n) ? model->kernels->winograd[model->format] : NULL,
         .node = n,
         .input = input,
         .output = &tensors[node],
         .residual = n->residual == NO_NODE ? NULL : &tensors[n->residual],
-        .panels = session->model->weights + session->model->starts[node],
+        .preprocess = &model->preprocess,
+        .panels = model->weights + model->starts[node],
         .arena = session->arena,
         .logits = node + 1 == session->graph.count ? group->logits : NULL,
         .images = group->count,
-        .winograd = model_uses_winograd(session->model, n),
         .scratch = session->arena + session->plan.scratch,
         .scratch_size = session->scratch_size,
     };
+    if (model->format == FORMAT_U8) {
+        step.kept = model_keeps(model, node) ? model->kernels->formats[FORMAT_F32] : NULL;
+        step.input_scale = scale_of(model, reads_slots ? 0 : n->input);
+        step.output_scale = scale_of(model, node);
+        if (step.residual)
+            step.residual_scale = scale_of(model, n->residual);
+    }
+    return step;
 }
 
 static void execute_part(void *argument, uint32_t index, uint32_t count) {
     uint64_t before = fpenv_enter(true);
     execute(argument, index, count);
     fpenv_leave(before);
+}
+
+static void observe(const resnet_session *session, uint32_t node, const struct step *step,
+                    const struct tensor *tensor) {
+    bool is_last = node + 1 == session->graph.count;
+    struct observation seen = {node, step->images, is_last ? FORMAT_F32 : step->format, tensor,
+                               is_last ? step->logits : session->arena + tensor->origin};
+    session->observer(session->observer_context, &seen);
 }
 
 static void run_node(resnet_session *session, uint32_t node, const struct group *group) {
@@ -298,6 +356,10 @@ static void run_node(resnet_session *session, uint32_t node, const struct group 
         reference_execute(&step, session->model->config.bn_epsilon);
         fpenv_leave(before);
     }
+    if (session->observer && node == 1 && session->model->format == FORMAT_F32)
+        observe(session, 0, &step, &input); /* the slots, which no node has computed */
+    if (session->observer)
+        observe(session, node, &step, &session->plan.tensors[node]);
 }
 
 /* Add the time since *last. The clock's arithmetic, too, leaves no mark in the caller's floating-point environment. */
@@ -314,6 +376,8 @@ static void run_group(resnet_session *session, const struct group *group) {
     double last = 0, unused = 0;
     if (seconds)
         add_time(&unused, &last);
+    if (session->model->format != FORMAT_F32)
+        run_node(session, 0, group); /* counted with the first layer */
     for (uint32_t node = 1; node < session->graph.count; node++) {
         run_node(session, node, group);
         if (seconds)

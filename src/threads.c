@@ -1,5 +1,5 @@
 /*
- * threads.c - a pool that runs one task on all of its threads at once.
+ * threads.c - a pool that runs the parts of a task on all of its threads at once.
  *
  * A round starts when `round` goes up and ends when `working` is down to zero. Whoever waits spins for a few
  * microseconds, since the layers of a network follow each other closely, and then sleeps, so that an idle session costs
@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "error.h"
+#include "split.h"
 
 #define SPINS 1000 /* 25 to 40 us: longer than between two layers, shorter than anyone would notice */
 
@@ -25,10 +26,9 @@ struct worker {
 };
 
 struct pool {
-    uint32_t threads;
-    uint32_t started; /* workers to join */
-    resnet_parallel_for *external;
-    void *external_context;
+    struct pool_options options; /* `threads`: 1 with the caller's own pool, else at most `parts` */
+    size_t size;                 /* bytes */
+    uint32_t started;            /* workers to join */
 
     pool_task *task; /* of this round; NULL asks the workers to leave */
     void *argument;
@@ -38,12 +38,12 @@ struct pool {
     struct worker workers[];
 };
 
-size_t pool_memory(uint32_t threads) {
-    return sizeof(struct pool) + threads * sizeof(struct worker);
+static uint32_t threads_of(const struct pool_options *options) {
+    return options->parallel_for ? 1 : smaller(options->threads, options->parts);
 }
 
-uint32_t pool_threads(const struct pool *pool) {
-    return pool->threads;
+size_t pool_memory(const struct pool_options *options) {
+    return sizeof(struct pool) + threads_of(options) * sizeof(struct worker);
 }
 
 #if defined(__x86_64__) || defined(__i386__)
@@ -78,6 +78,13 @@ static void wake(struct pool *pool, pthread_cond_t *condition) {
     pthread_mutex_unlock(&pool->mutex);
 }
 
+/* Each thread takes neighbouring parts. */
+static void run_parts(const struct pool *pool, uint32_t thread) {
+    struct span mine = part_of(pool->options.parts, thread, pool->options.threads);
+    for (uint32_t i = mine.begin; i < mine.end; i++)
+        pool->task(pool->argument, i, pool->options.parts);
+}
+
 static void *work(void *argument) {
     const struct worker *self = argument;
     struct pool *pool = self->pool;
@@ -85,7 +92,7 @@ static void *work(void *argument) {
         wait_for(pool, &pool->round, &pool->begin, round, true);
         if (!pool->task)
             return NULL;
-        pool->task(pool->argument, self->index, pool->threads);
+        run_parts(pool, self->index);
         if (atomic_fetch_sub_explicit(&pool->working, 1, memory_order_acq_rel) == 1)
             wake(pool, &pool->end);
     }
@@ -102,25 +109,23 @@ static void begin_round(struct pool *pool, pool_task *task, void *argument) {
 struct external_round {
     pool_task *task;
     void *argument;
-    uint32_t threads;
+    uint32_t parts;
 };
 
 static void external_task(void *argument, uint32_t i) {
     const struct external_round *round = argument;
-    round->task(round->argument, i, round->threads);
+    round->task(round->argument, i, round->parts);
 }
 
 void pool_run(struct pool *pool, pool_task *task, void *argument) {
-    if (pool->threads == 1) {
-        task(argument, 0, 1);
-    } else if (pool->external) {
-        struct external_round round = {task, argument, pool->threads};
-        pool->external(pool->external_context, pool->threads, external_task, &round);
-    } else {
-        begin_round(pool, task, argument);
-        task(argument, 0, pool->threads);
-        wait_for(pool, &pool->working, &pool->end, 0, false);
+    if (pool->options.parallel_for) {
+        struct external_round round = {task, argument, pool->options.parts};
+        pool->options.parallel_for(pool->options.parallel_context, round.parts, external_task, &round);
+        return;
     }
+    begin_round(pool, task, argument);
+    run_parts(pool, 0);
+    wait_for(pool, &pool->working, &pool->end, 0, false);
 }
 
 void pool_free(struct pool *pool, const resnet_allocator *allocator) {
@@ -133,7 +138,7 @@ void pool_free(struct pool *pool, const resnet_allocator *allocator) {
     pthread_cond_destroy(&pool->end);
     pthread_cond_destroy(&pool->begin);
     pthread_mutex_destroy(&pool->mutex);
-    memory_put(allocator, pool, pool_memory(pool->threads));
+    memory_put(allocator, pool, pool->size);
 }
 
 /* Signals are for the caller's threads: the workers start with all of them blocked. */
@@ -142,7 +147,7 @@ static int start_workers(struct pool *pool) {
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     int code = 0;
-    while (!code && pool->started + 1 < pool->threads) {
+    while (!code && pool->started + 1 < pool->options.threads) {
         struct worker *worker = &pool->workers[pool->started];
         *worker = (struct worker){.pool = pool, .index = pool->started + 1};
         code = pthread_create(&worker->thread, NULL, work, worker);
@@ -152,24 +157,25 @@ static int start_workers(struct pool *pool) {
     return code;
 }
 
-resnet_status pool_create(struct pool **result, uint32_t threads, const resnet_session_options *external,
-                          const resnet_allocator *allocator, resnet_error *error) {
-    struct pool *pool = memory_get(allocator, pool_memory(threads));
+resnet_status pool_create(struct pool **result, const struct pool_options *options, const resnet_allocator *allocator,
+                          resnet_error *error) {
+    size_t size = pool_memory(options);
+    struct pool *pool = memory_get(allocator, size);
     if (!pool)
-        return fail_memory(error, "the thread pool", pool_memory(threads));
-    memset(pool, 0, pool_memory(threads));
-    pool->threads = threads;
-    pool->external = external->parallel_for;
-    pool->external_context = external->parallel_context;
+        return fail_memory(error, "the thread pool", size);
+    memset(pool, 0, size);
+    pool->options = *options;
+    pool->options.threads = threads_of(options);
+    pool->size = size;
     pthread_mutex_init(&pool->mutex, NULL);
     pthread_cond_init(&pool->begin, NULL);
     pthread_cond_init(&pool->end, NULL);
-    int code = pool->external ? 0 : start_workers(pool);
+    int code = start_workers(pool);
     if (code) {
-        uint32_t started = pool->started;
+        uint32_t started = pool->started, wanted = pool->options.threads - 1;
         pool_free(pool, allocator);
-        return fail(error, RESNET_ERROR_THREAD, "thread %u of %u could not be started: error %d", started + 1,
-                    threads - 1, code);
+        return fail(error, RESNET_ERROR_THREAD, "thread %u of %u could not be started: error %d", started + 1, wanted,
+                    code);
     }
     *result = pool;
     return RESNET_OK;

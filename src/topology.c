@@ -166,9 +166,9 @@ static resnet_status check_choices(const resnet_config *config, resnet_error *er
     if (config->stem != RESNET_STEM_7X7)
         return fail(error, RESNET_ERROR_UNSUPPORTED, "stem kind %u is not supported yet; only 7x7 (0) is",
                     (unsigned)config->stem);
-    if (config->precision != RESNET_PRECISION_F32)
-        return fail(error, RESNET_ERROR_UNSUPPORTED, "precision %u is not supported yet; only f32 (0) is",
-                    (unsigned)config->precision);
+    if ((unsigned)config->precision > RESNET_PRECISION_INT8)
+        return fail(error, RESNET_ERROR_ARGUMENT, "weights are stored as f32, bf16 or int8, not as %s",
+                    resnet_precision_name(config->precision));
     if (config->groups != 1)
         return fail(error, RESNET_ERROR_UNSUPPORTED, "%u groups are not supported yet; only 1 is", config->groups);
     return RESNET_OK;

@@ -1,8 +1,9 @@
 /* winograd.c - 3x3 convolutions with stride 1 by Winograd's F(4x4, 3x3). */
 #include "winograd.h"
 
-#include <math.h>
+#include <string.h>
 
+#include "floats.h"
 #include "pack.h"
 #include "split.h"
 
@@ -10,14 +11,17 @@
 #define PATCH    (SIDE + 2)
 #define ELEMENTS (PATCH * PATCH)
 #define MULTIPLE 16 /* of channels: whole vectors in every instruction set */
-#define MOST_WEIGHTS                                                                                                   \
-    (256 * 256) /* pairs of channels: above, streaming four times the weights costs more than it saves */
-#define BLOCK_FLOATS (128 * 1024) /* of a block's patches and products: they stay in a second-level cache */
-#define GAP          16           /* keeps neighbours off each other's cache sets, as pixel_stride in plan.c */
+/* Pairs of channels: above, streaming four times the weights, or eight in bf16, costs more than it saves. */
+#define MOST_PAIRS_F32  (256 * 256)
+#define MOST_PAIRS_BF16 (128 * 128)
+#define BLOCK_FLOATS    (128 * 1024) /* of a block's patches and products: they stay in a second-level cache */
+#define LINE_FLOATS     16           /* a cache line */
+#define GAP             16           /* keeps neighbours off each other's cache sets, as pixel_stride in plan.c */
 
-bool winograd_suits(const struct node *node) {
+bool winograd_suits(const struct node *node, enum format format) {
+    size_t most = format == FORMAT_F32 ? MOST_PAIRS_F32 : MOST_PAIRS_BF16;
     return node->op == OP_CONV && node->kernel == 3 && node->stride == 1 && node->in.channels % MULTIPLE == 0 &&
-           node->out.channels % MULTIPLE == 0 && (size_t)node->in.channels * node->out.channels <= MOST_WEIGHTS;
+           node->out.channels % MULTIPLE == 0 && (size_t)node->in.channels * node->out.channels <= most;
 }
 
 /* ---- Pack ---- */
@@ -35,82 +39,109 @@ size_t winograd_size(const struct node *node, uint32_t nr) {
     return biases_size(node, nr) + ELEMENTS * element_size(node, nr);
 }
 
-/* G g G' of one pair of channels; `g` has its 9 numbers `step` apart. */
-static void transform_filter(const float *g, size_t step, double u[ELEMENTS]) {
-    static const double G[PATCH][3] = {
-        {1.0 / 4, 0, 0},
-        {-1.0 / 6, -1.0 / 6, -1.0 / 6},
-        {-1.0 / 6, 1.0 / 6, -1.0 / 6},
-        {1.0 / 24, 1.0 / 12, 1.0 / 6},
-        {1.0 / 24, -1.0 / 12, 1.0 / 6},
-        {0, 0, 1},
-    };
-    double half[PATCH][3]; /* G g */
-    for (int i = 0; i < PATCH; i++)
-        for (int b = 0; b < 3; b++) {
-            double sum = 0;
-            for (int a = 0; a < 3; a++)
-                sum += G[i][a] * (double)g[(size_t)(3 * a + b) * step];
-            half[i][b] = sum;
-        }
-    for (int i = 0; i < PATCH; i++)
-        for (int j = 0; j < PATCH; j++)
-            u[i * PATCH + j] = half[i][0] * G[j][0] + half[i][1] * G[j][1] + half[i][2] * G[j][2];
+#define FILTERS 4 /* transformed side by side, so that the compiler makes vectors of them; nr is a multiple */
+
+typedef double filters[FILTERS];
+
+/* G a: six from three.
+ *
+ *         |  1/4     0     0  |
+ *         | -1/6  -1/6  -1/6  |
+ *     G = | -1/6   1/6  -1/6  |
+ *         | 1/24  1/12   1/6  |
+ *         | 1/24 -1/12   1/6  |
+ *         |    0     0     1  |
+ */
+static void transform_column(const double *a0, const double *a1, const double *a2, filters u[PATCH]) {
+    for (int n = 0; n < FILTERS; n++) {
+        double outer = (a0[n] + a2[n]) * (-1.0 / 6), inner = a1[n] * (1.0 / 6);
+        double far = a0[n] * (1.0 / 24) + a2[n] * (1.0 / 6), near = a1[n] * (1.0 / 12);
+        u[0][n] = a0[n] * (1.0 / 4);
+        u[1][n] = outer - inner;
+        u[2][n] = outer + inner;
+        u[3][n] = far + near;
+        u[4][n] = far - near;
+        u[5][n] = a2[n];
+    }
 }
 
-/* One output channel: column n of a panel of each element, from column n of a direct panel. */
-static bool pack_channel(const struct node *node, const float *column, uint32_t nr, float *elements) {
-    size_t in = node->in.channels, step = element_size(node, nr);
-    bool finite = true;
+/* G g G' of one pair of channels, for neighbouring output channels; `g` has its 9 numbers `step` apart. */
+static void transform_filters(const float *g, size_t step, filters u[ELEMENTS]) {
+    filters taps[9], half[3][PATCH]; /* half[j] is column j of G g */
+    for (size_t tap = 0; tap < 9; tap++)
+        for (int n = 0; n < FILTERS; n++)
+            taps[tap][n] = (double)g[tap * step + (size_t)n];
+    for (int j = 0; j < 3; j++)
+        transform_column(taps[j], taps[3 + j], taps[6 + j], half[j]);
+    for (int i = 0; i < PATCH; i++)
+        transform_column(half[0][i], half[1][i], half[2][i], u + i * PATCH);
+}
+
+/* One vector of each element. */
+static void store_filters(filters u[ELEMENTS], float *to, size_t element) {
     for (size_t e = 0; e < ELEMENTS; e++)
-        elements[e * step] = 0;
-    for (size_t k = 0; k < in; k++) {
-        double u[ELEMENTS];
-        transform_filter(column + (1 + k) * nr, in * nr, u);
-        for (size_t e = 0; e < ELEMENTS; e++) {
-            float value = without_denormals(u[e]);
-            elements[e * step + (1 + k) * nr] = value;
-            finite &= isfinite(value) != 0;
-        }
-    }
-    return finite;
+        for (size_t n = 0; n < FILTERS; n++)
+            to[e * element + n] = without_denormals(u[e][n]);
 }
 
-bool winograd_pack(const struct node *node, const float *panels, uint32_t nr, float *packed) {
-    size_t in = node->in.channels, channels = biases_size(node, nr);
-    bool finite = true;
-    for (size_t c = 0; c < channels; c++) {
-        const float *column = panels + c / nr * panel_size(node, nr) + c % nr;
-        packed[c] = column[0];
-        finite &= pack_channel(node, column, nr, packed + channels + c / nr * (1 + in) * nr + c % nr);
+/* One panel of each element, `element` floats apart, from a direct panel. */
+static void pack_panel(const struct node *node, const float *panel, uint32_t nr, float *to, size_t element) {
+    size_t in = node->in.channels;
+    for (size_t e = 0; e < ELEMENTS; e++)
+        memset(to + e * element, 0, nr * sizeof *to);
+    for (size_t k = nr; k < (1 + in) * nr; k += FILTERS) {
+        filters u[ELEMENTS];
+        transform_filters(panel + k, in * nr, u);
+        store_filters(u, to + k, element);
     }
-    return finite;
+}
+
+void winograd_pack(const struct node *node, const float *panels, struct span which, uint32_t nr, float *packed) {
+    size_t element = element_size(node, nr), size = (1 + (size_t)node->in.channels) * nr;
+    float *elements = packed + biases_size(node, nr);
+    for (uint32_t p = which.begin; p < which.end; p++, panels += panel_size(node, FORMAT_F32, nr)) {
+        memcpy(packed + (size_t)p * nr, panels, nr * sizeof *packed);
+        pack_panel(node, panels, nr, elements + p * size, element);
+    }
 }
 
 /* ---- Run ---- */
 
 /*
- * What a thread works on: `tiles` tiles at a time. Patches and products lie element by element, as
- * [element][tile][channel] with GAP floats after each tile's channels.
+ * What a thread works on: `tiles` tiles at a time and the output channels of some panels. Patches and products lie
+ * element by element, as [element][tile][channel] with GAP floats after each tile's channels.
  */
 struct block {
-    uint32_t tiles;
+    uint32_t tiles, used; /* room, and how many there are */
+    bool shared;          /* of the output channels, this thread takes these panels: it streams its own weights, once */
+    struct span panels;
     size_t patch_tile, product_tile; /* floats from one tile to the next */
     float *patches, *products;
 };
 
-static struct block block_of(const struct node *node, const struct kernel_set *kernels) {
-    struct block block = {.patch_tile = node->in.channels + GAP, .product_tile = node->out.channels + GAP};
+static uint32_t tiles_of(const struct node *node) {
+    return divide_up(node->out.width, SIDE) * divide_up(node->out.height, SIDE);
+}
+
+/* Few tiles are one block, which the threads share by output channels. */
+static struct block block_of(const struct node *node, const struct format_kernels *kernels, uint32_t tiles) {
+    struct block block = {.tiles = tiles,
+                          .shared = tiles <= 2 * kernels->mr,
+                          .panels = {0, divide_up(node->out.channels, kernels->nr)},
+                          .patch_tile = node->in.channels + GAP,
+                          .product_tile = node->out.channels + GAP};
     size_t tile = ELEMENTS * (block.patch_tile + block.product_tile);
-    block.tiles = (uint32_t)(BLOCK_FLOATS / tile) / kernels->mr * kernels->mr;
+    if (!block.shared)
+        block.tiles = (uint32_t)(BLOCK_FLOATS / tile) / kernels->mr * kernels->mr;
     if (block.tiles == 0)
         block.tiles = kernels->mr;
     return block;
 }
 
-size_t winograd_scratch(const struct node *node, const struct kernel_set *kernels) {
-    struct block block = block_of(node, kernels);
-    return ELEMENTS * block.tiles * (block.patch_tile + block.product_tile);
+size_t winograd_scratch(const struct node *node, const struct format_kernels *kernels) {
+    struct block block = block_of(node, kernels, UINT32_MAX);
+    uint32_t shared = 2 * kernels->mr, tiles = block.tiles > shared ? block.tiles : shared;
+    return ELEMENTS * tiles * (block.patch_tile + block.product_tile);
 }
 
 /* Where tile `index` of a batch lies: its image and its first output pixel. */
@@ -138,35 +169,33 @@ static void transform_patch(const struct step *step, const struct block *block, 
             bool inside = y <= t->shape.height && x <= t->shape.width;
             patch[i * PATCH + j] = inside ? outside + y * t->row + x * t->pixel : outside;
         }
-    step->kernels->winograd_input(patch, t->shape.channels, block->patches + slot * block->patch_tile,
-                                  block->tiles * block->patch_tile);
+    step->winograd->input(patch, t->shape.channels, block->patches + slot * block->patch_tile,
+                          block->tiles * block->patch_tile);
 }
 
-/* The matrix products of all elements, for the first `tiles` tiles of the block. */
-static void multiply_block(const struct step *step, const struct block *block, uint32_t tiles) {
+/* One element's products with one panel. Where all tiles are one block, the next panel is fetched meanwhile. */
+static void multiply_panel(const struct step *step, const struct block *block, uint32_t element, uint32_t panel) {
     const struct node *node = step->node;
-    uint32_t mr = step->kernels->mr, nr = step->kernels->nr, groups = divide_up(tiles, mr);
-    uint32_t panels = divide_up(node->out.channels, nr);
-    const float *panel = step->panels + biases_size(node, nr);
-    for (uint32_t i = 0; i < ELEMENTS * panels; i++, panel += (1 + (size_t)node->in.channels) * nr) {
-        uint32_t element = i / panels, first = i % panels * nr;
-        const float *patches = block->patches + (size_t)element * block->tiles * block->patch_tile;
-        float *products = block->products + (size_t)element * block->tiles * block->product_tile + first;
-        for (uint32_t g = 0; g < groups; g++) {
-            struct span span = part_of(tiles, g, groups);
-            step->kernels->conv_tile(&(struct conv_tile){
-                .x = patches + span.begin * block->patch_tile,
-                .x_pixel = block->patch_tile,
-                .rows = 1,
-                .columns = 1,
-                .run = node->in.channels,
-                .panel = panel,
-                .y = products + span.begin * block->product_tile,
-                .y_pixel = block->product_tile,
-                .pixels = span.end - span.begin,
-                .channels = smaller(nr, node->out.channels - first),
-            });
-        }
+    uint32_t nr = step->winograd->products->nr, groups = divide_up(block->used, step->winograd->products->mr);
+    const float *patches = block->patches + (size_t)element * block->tiles * block->patch_tile;
+    float *products = block->products + (size_t)element * block->tiles * block->product_tile + panel * nr;
+    size_t floats = (1 + (size_t)node->in.channels) * nr, fetched = (size_t)node->in.channels * LINE_FLOATS;
+    const float *weights = step->panels + biases_size(node, nr) + element * element_size(node, nr) + panel * floats;
+    for (uint32_t g = 0; g < groups; g++) {
+        struct span span = part_of(block->used, g, groups);
+        step->winograd->products->conv_tile(&(struct conv_tile){
+            .x = patches + span.begin * block->patch_tile,
+            .x_pixel = block->patch_tile,
+            .rows = 1,
+            .columns = 1,
+            .run = node->in.channels,
+            .panel = weights,
+            .ahead = block->shared ? weights + floats + g * fetched : weights,
+            .y = products + span.begin * block->product_tile,
+            .y_pixel = block->product_tile,
+            .pixels = span.end - span.begin,
+            .channels = smaller(nr, node->out.channels - panel * nr),
+        });
     }
 }
 
@@ -175,40 +204,55 @@ static void transform_products(const struct step *step, const struct block *bloc
     const struct node *node = step->node;
     const struct tensor *t = step->output, *r = step->residual;
     struct corner corner = corner_of(node, index);
+    uint32_t first = block->panels.begin * step->winograd->products->nr, word = first / word_numbers(step->format);
     struct winograd_output output = {
-        .products = block->products + slot * block->product_tile,
+        .products = block->products + slot * block->product_tile + first,
         .element = block->tiles * block->product_tile,
-        .bias = step->panels,
-        .y = step->arena + t->origin + corner.image * t->image + corner.y * t->row + corner.x * t->pixel,
+        .bias = step->panels + first,
+        .y = step->arena + t->origin + corner.image * t->image + corner.y * t->row + corner.x * t->pixel + word,
         .y_row = t->row,
         .y_pixel = t->pixel,
         .rows = smaller(SIDE, node->out.height - corner.y),
         .columns = smaller(SIDE, node->out.width - corner.x),
-        .channels = node->out.channels,
+        .channels = smaller(node->out.channels, block->panels.end * step->winograd->products->nr) - first,
         .relu = node->relu,
     };
     if (r) {
-        output.residual = step->arena + r->origin + corner.image * r->image + corner.y * r->row + corner.x * r->pixel;
+        output.residual =
+            step->arena + r->origin + corner.image * r->image + corner.y * r->row + corner.x * r->pixel + word;
         output.residual_row = r->row;
     }
-    step->kernels->winograd_output(&output);
+    step->winograd->output(&output);
+}
+
+/* Tiles first..first+tiles-1 of the batch. */
+static void run_block(const struct step *step, struct block *block, uint32_t first, uint32_t tiles) {
+    block->used = tiles;
+    for (uint32_t i = 0; i < tiles; i++)
+        transform_patch(step, block, i, first + i);
+    for (uint32_t element = 0; element < ELEMENTS; element++)
+        for (uint32_t panel = block->panels.begin; panel < block->panels.end; panel++)
+            multiply_panel(step, block, element, panel);
+    for (uint32_t i = 0; i < tiles; i++)
+        transform_products(step, block, i, first + i);
 }
 
 void winograd(const struct step *step, uint32_t index, uint32_t count) {
     const struct node *node = step->node;
-    struct block block = block_of(node, step->kernels);
+    uint32_t tiles = step->images * tiles_of(node);
+    struct block block = block_of(node, step->winograd->products, tiles);
     block.patches = step->scratch + index * step->scratch_size;
     block.products = block.patches + ELEMENTS * block.tiles * block.patch_tile;
-    uint32_t across = divide_up(node->out.width, SIDE), down = divide_up(node->out.height, SIDE);
-    struct span mine = part_of(step->images * across * down, index, count);
+    if (block.shared) {
+        block.panels = part_of(block.panels.end, index, count);
+        if (block.panels.begin < block.panels.end)
+            run_block(step, &block, 0, tiles);
+        return;
+    }
+    struct span mine = part_of(tiles, index, count);
     uint32_t blocks = divide_up(mine.end - mine.begin, block.tiles);
     for (uint32_t b = 0; b < blocks; b++) {
         struct span part = part_of(mine.end - mine.begin, b, blocks);
-        uint32_t first = mine.begin + part.begin, tiles = part.end - part.begin;
-        for (uint32_t i = 0; i < tiles; i++)
-            transform_patch(step, &block, i, first + i);
-        multiply_block(step, &block, tiles);
-        for (uint32_t i = 0; i < tiles; i++)
-            transform_products(step, &block, i, first + i);
+        run_block(step, &block, mine.begin + part.begin, part.end - part.begin);
     }
 }

@@ -14,22 +14,24 @@
 #define WINOGRAD_H
 
 #include "execute.h"
+#include "split.h"
 
 /* Whether this layer takes this way: a property of the layer alone, so that results never depend on batch or threads.
  */
-bool winograd_suits(const struct node *node);
+bool winograd_suits(const struct node *node, enum format format);
 
 /* Floats of the packed filters for kernels of `nr` channels a tile. */
 size_t winograd_size(const struct node *node, uint32_t nr);
 
 /*
- * Pack from panels of folded weights (struct conv_tile): the biases, [out] rounded up to nr, then for each of the 36
- * elements panels with a bias of zero and one weight a channel. False where a number is not finite.
+ * Pack the panels `which` of a node from direct ones of folded weights (struct conv_tile), of which `panels` is the
+ * first. Packed are: the biases, [out] rounded up to nr, then for each of the 36 elements panels with a bias of zero
+ * and one weight a channel. No row of G adds up to more than 1, so what was finite stays finite.
  */
-bool winograd_pack(const struct node *node, const float *panels, uint32_t nr, float *packed);
+void winograd_pack(const struct node *node, const float *panels, struct span which, uint32_t nr, float *packed);
 
 /* Floats that a thread needs besides. */
-size_t winograd_scratch(const struct node *node, const struct kernel_set *kernels);
+size_t winograd_scratch(const struct node *node, const struct format_kernels *kernels);
 
 /* As execute, for a step whose `panels` come from winograd_pack. */
 void winograd(const struct step *step, uint32_t index, uint32_t count);

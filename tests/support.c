@@ -13,7 +13,7 @@ resnet_isa test_isa(void) {
     const char *name = getenv("RESNET_TEST_ISA");
     if (!name)
         return RESNET_ISA_AUTO;
-    for (unsigned isa = RESNET_ISA_AUTO; isa <= RESNET_ISA_AVX512; isa++) {
+    for (unsigned isa = RESNET_ISA_AUTO; isa <= RESNET_ISA_AMX; isa++) {
         resnet_error error;
         if (strcmp(name, resnet_isa_name((resnet_isa)isa)) != 0)
             continue;
@@ -100,7 +100,7 @@ void test_header(uint8_t header[HEADER], const resnet_config *config, const resn
     header[32] = (uint8_t)config->block;
     header[33] = (uint8_t)config->stride_at;
     header[34] = (uint8_t)config->stem;
-    header[38] = (uint8_t)config->precision;
+    header[38] = (uint8_t)(config->precision ? config->precision - 1 : 0);
     header[39] = (uint8_t)how->interpolation;
     const uint32_t numbers[] = {config->blocks[0],   config->blocks[1], config->blocks[2],       config->blocks[3],
                                 config->base_width,  config->groups,    config->width_per_group, 0,
@@ -116,22 +116,54 @@ void test_header(uint8_t header[HEADER], const resnet_config *config, const resn
     }
 }
 
-size_t test_each_tensor(const struct graph *graph, uint32_t labels_size,
+/* The tensors of one layer in each kind of file; NULL ends a list. */
+static const struct {
+    const char *name;
+    int bytes; /* of a number */
+    bool single;
+} layouts[][6] = {
+    {{"weight", 4, false}, {"scale", 4, false}, {"shift", 4, false}, {"mean", 4, false}, {"variance", 4, false}, {0}},
+    {{"weight", 4, false}, {"bias", 4, false}, {0}},
+    {{"weight", 2, false}, {"bias", 4, false}, {0}},
+    {{"weight", 1, false}, {"scale", 4, false}, {"bias", 4, false}, {"activation", 4, true}, {0}},
+    {{"weight", 4, false}, {"bias", 4, false}, {"activation", 4, true}, {0}},
+};
+
+static size_t layout_of(const struct test_layout *layout, const struct node *node, uint32_t layer) {
+    if (layout->precision == RESNET_PRECISION_BF16)
+        return 2;
+    if (layout->precision == RESNET_PRECISION_INT8)
+        return layer < 64 && layout->kept >> layer & 1 ? 4 : 3;
+    return node->op == OP_CONV ? 0 : 1;
+}
+
+static bool has_tensors(const struct node *node) {
+    return node->op == OP_CONV || node->op == OP_LINEAR;
+}
+
+size_t test_kinds(const struct test_layout *layout, uint32_t *count) {
+    *count = 0;
+    for (uint32_t i = 0; layout->precision == RESNET_PRECISION_INT8 && i < layout->graph->count; i++)
+        *count += has_tensors(&layout->graph->nodes[i]);
+    return to_64(HEADER + (size_t)layout->labels_size);
+}
+
+size_t test_each_tensor(const struct test_layout *layout,
                         void (*visit)(void *context, const struct test_tensor *tensor), void *context) {
-    static const char *const conv[] = {"weight", "scale", "shift", "mean", "variance"};
-    static const char *const linear[] = {"weight", "bias"};
-    size_t offset = to_64(HEADER + (size_t)labels_size);
-    uint32_t index = 0;
-    for (uint32_t i = 0; i < graph->count; i++) {
-        const struct node *node = &graph->nodes[i];
-        uint32_t tensors = node->op == OP_CONV ? 5 : node->op == OP_LINEAR ? 2 : 0;
-        for (uint32_t t = 0; t < tensors; t++) {
-            size_t filter = (size_t)node->in.channels * node->kernel * node->kernel;
-            struct test_tensor tensor = {node, node->op == OP_CONV ? conv[t] : linear[t], index++,
-                                         node->out.channels * (t ? 1 : filter), offset};
+    uint32_t index = 0, layer = 0, kinds;
+    size_t offset = test_kinds(layout, &kinds);
+    offset += to_64(kinds);
+    for (uint32_t i = 0; i < layout->graph->count; i++) {
+        const struct node *node = &layout->graph->nodes[i];
+        if (!has_tensors(node))
+            continue;
+        size_t which = layout_of(layout, node, layer++), filter = node->in.channels * node->kernel * node->kernel;
+        for (size_t t = 0; layouts[which][t].name; t++) {
+            size_t count = layouts[which][t].single ? 1 : node->out.channels * (t ? 1 : filter);
+            struct test_tensor tensor = {node, layouts[which][t].name, index++, count, offset, layouts[which][t].bytes};
             if (visit)
                 visit(context, &tensor);
-            offset = to_64(offset + tensor.count * 4);
+            offset = to_64(offset + count * (size_t)tensor.bytes);
         }
     }
     return offset;
@@ -152,13 +184,122 @@ float test_fill_random(void *context, const struct test_tensor *tensor, size_t e
     return test_float(random, -0.25F, 0.25F);
 }
 
+/* A file while it is written; for bf16 and int8, with the layer that is being written, batch normalisation folded. */
 struct writing {
     uint8_t *data;
     const struct test_content *content;
+    const resnet_config *config;
+    const resnet_preprocess *preprocess;
+    uint32_t index; /* of the next tensor, in the order of an f32 file */
+    float *weight, *bias;
 };
 
+static float *filled(struct writing *to, const struct node *node, const char *name, size_t count) {
+    float *values = malloc(count * sizeof *values);
+    struct test_tensor tensor = {node, name, to->index++, count, 0, 4};
+    if (!values)
+        fail_msg("no memory for the test itself");
+    for (size_t i = 0; values && i < count; i++)
+        values[i] = to->content->fill(to->content->context, &tensor, i);
+    return values;
+}
+
+static float to_float(double value) {
+    return fabs(value) < 0x1p-126 ? 0 : (float)value;
+}
+
+/* Batch normalisation into weights and bias. */
+static void fold_layer(struct writing *to, const struct node *node) {
+    size_t out = node->out.channels, filter = (size_t)node->in.channels * node->kernel * node->kernel;
+    to->weight = filled(to, node, "weight", out * filter);
+    if (node->op == OP_LINEAR) {
+        to->bias = filled(to, node, "bias", out);
+        return;
+    }
+    float *scale = filled(to, node, "scale", out);
+    to->bias = filled(to, node, "shift", out);
+    float *mean = filled(to, node, "mean", out), *variance = filled(to, node, "variance", out);
+    for (size_t c = 0; c < out; c++) {
+        double factor = (double)scale[c] / sqrt((double)variance[c] + (double)to->config->bn_epsilon);
+        to->bias[c] = to_float((double)to->bias[c] - factor * (double)mean[c]);
+        for (size_t i = c * filter; i < (c + 1) * filter; i++)
+            to->weight[i] = to_float((double)to->weight[i] * factor);
+    }
+    free(scale);
+    free(mean);
+    free(variance);
+}
+
+/* From weights for (u / 255 - mean) / std to weights for u. */
+static void fold_pixels(struct writing *to, const struct node *node) {
+    size_t area = (size_t)node->kernel * node->kernel, in = node->in.channels, i = 0;
+    for (size_t c = 0; c < node->out.channels; c++) {
+        double sum = 0;
+        for (size_t k = 0; k < in; k++)
+            for (size_t tap = 0; tap < area; tap++, i++) {
+                double real = (double)to->weight[i] / (double)to->preprocess->std[k];
+                sum += real * (double)to->preprocess->mean[k];
+                to->weight[i] = (float)(real / 255);
+            }
+        to->bias[c] = (float)((double)to->bias[c] - sum);
+    }
+}
+
+static float channel_scale(const struct writing *to, const struct node *node, size_t channel) {
+    size_t filter = (size_t)node->in.channels * node->kernel * node->kernel;
+    float largest = 0;
+    for (size_t i = channel * filter; i < (channel + 1) * filter; i++)
+        largest = fmaxf(largest, fabsf(to->weight[i]));
+    return largest > 0 ? largest / 127 : 1;
+}
+
+static void put_bf16(uint8_t *to, float value) { /* the nearest, to even between two */
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    bits += 0x7fff + (bits >> 16 & 1);
+    to[0] = (uint8_t)(bits >> 16);
+    to[1] = (uint8_t)(bits >> 24);
+}
+
+static void write_weights(struct writing *to, const struct test_tensor *tensor) {
+    size_t filter = tensor->count / tensor->node->out.channels;
+    uint8_t *place = to->data + tensor->offset;
+    float scale = 1;
+    free(to->weight);
+    free(to->bias);
+    fold_layer(to, tensor->node);
+    if (to->config->precision == RESNET_PRECISION_INT8 && tensor->node->input == 0)
+        fold_pixels(to, tensor->node);
+    for (size_t i = 0; i < tensor->count; i++, place += tensor->bytes) {
+        if (i % filter == 0)
+            scale = channel_scale(to, tensor->node, i / filter);
+        if (tensor->bytes == 4)
+            test_put_f32(place, to->weight[i]);
+        else if (tensor->bytes == 2)
+            put_bf16(place, to->weight[i]);
+        else
+            *place = (uint8_t)(int8_t)rintf(to->weight[i] / scale);
+    }
+}
+
+static void write_folded(struct writing *to, const struct test_tensor *tensor) {
+    if (strcmp(tensor->name, "weight") == 0) {
+        write_weights(to, tensor);
+        return;
+    }
+    for (size_t i = 0; i < tensor->count; i++)
+        test_put_f32(to->data + tensor->offset + 4 * i, strcmp(tensor->name, "scale") == 0
+                                                            ? channel_scale(to, tensor->node, i)
+                                                        : strcmp(tensor->name, "bias") == 0 ? to->bias[i]
+                                                                                            : TEST_ACTIVATION);
+}
+
 static void write_tensor(void *context, const struct test_tensor *tensor) {
-    const struct writing *to = context;
+    struct writing *to = context;
+    if (to->config->precision >= RESNET_PRECISION_BF16) {
+        write_folded(to, tensor);
+        return;
+    }
     for (size_t i = 0; i < tensor->count; i++)
         test_put_f32(to->data + tensor->offset + 4 * i, to->content->fill(to->content->context, tensor, i));
 }
@@ -187,13 +328,22 @@ struct test_bytes test_model_file(const resnet_config *config, const struct test
     resnet_allocator allocator = memory_allocator(NULL);
     struct shape input = {config->height, config->width, config->in_channels};
     assert_status(RESNET_OK, graph_build(&graph, config, input, &allocator, &error), &error);
-    uint32_t labels_size = content->labels ? (uint32_t)strlen(content->labels) : 0;
-    struct test_bytes bytes = new_bytes(test_each_tensor(&graph, labels_size, NULL, NULL));
-    test_header(bytes.data, config, content->preprocess ? content->preprocess : &how, labels_size);
+    struct test_layout layout = {&graph, content->labels ? (uint32_t)strlen(content->labels) : 0, config->precision,
+                                 content->kept};
+    struct test_bytes bytes = new_bytes(test_each_tensor(&layout, NULL, NULL));
+    struct writing writing = {.data = bytes.data, .content = &filled, .config = config};
+    writing.preprocess = content->preprocess ? content->preprocess : &how;
+    test_header(bytes.data, config, writing.preprocess, layout.labels_size);
     test_put_u32(bytes.data + 16, (uint32_t)bytes.size); /* below 2^30: the upper half of the field stays 0 */
-    if (labels_size)
-        memcpy(bytes.data + HEADER, content->labels, labels_size);
-    test_each_tensor(&graph, labels_size, write_tensor, &(struct writing){bytes.data, &filled});
+    if (layout.labels_size)
+        memcpy(bytes.data + HEADER, content->labels, layout.labels_size);
+    uint32_t kinds;
+    size_t offset = test_kinds(&layout, &kinds);
+    for (uint32_t i = 0; i < kinds; i++)
+        bytes.data[offset + i] = i < 64 && content->kept >> i & 1;
+    test_each_tensor(&layout, write_tensor, &writing);
+    free(writing.weight);
+    free(writing.bias);
     graph_free(&graph, &allocator);
     test_seal(&bytes);
     return bytes;
@@ -221,6 +371,7 @@ resnet_config test_tiny_config(void) {
         .height = 8,
         .width = 8,
         .classes = 2,
+        .precision = RESNET_PRECISION_F32,
         .bn_epsilon = 1e-5F,
     };
 }

@@ -60,10 +60,11 @@ uint32_t test_between(struct test_random *random, uint32_t low, uint32_t high); 
 /* One tensor of a model file. */
 struct test_tensor {
     const struct node *node;
-    const char *name; /* "weight", "scale", "shift", "mean", "variance"; "weight" and "bias" of the classifier */
+    const char *name; /* "weight", "scale", "shift", "mean", "variance"; "bias", "activation" */
     uint32_t index;   /* from 0, in the file's order */
     size_t count;     /* of numbers */
     size_t offset;    /* of the first one's first byte in the file */
+    int bytes;        /* of a number: 4, 2 in bf16, 1 in int8 */
 };
 
 /* The number that goes to place `element` of a tensor. */
@@ -78,12 +79,17 @@ struct test_bytes {
     size_t size;
 };
 
-/* What a file holds besides the config. Zeroed: resize 256, bilinear, mean 0.5, std 0.25, no labels, random numbers. */
+/* The scale of every activation in an int8 file that is made here: random networks stay within 8. */
+#define TEST_ACTIVATION 0.03F
+
+/* What a file holds besides the config. For bf16 and int8, `fill` is asked for the tensors of an f32 file, and batch
+ * normalisation is folded here. Zeroed: resize 256, bilinear, mean 0.5, std 0.25, no labels, random numbers. */
 struct test_content {
     const resnet_preprocess *preprocess;
     const char *labels; /* the label block itself, a line feed after each label */
     test_fill *fill;
     void *context;
+    uint64_t kept; /* of an int8 file: bit i is set where its i-th layer with tensors is kept in f32 */
 };
 
 /* The whole file, checksums and all; test_bytes_free it. The config need not be valid as long as a graph can be built.
@@ -104,9 +110,20 @@ void test_put_f32(uint8_t *to, float value);
 /* Recompute both checksums, after something was changed. Needs at least 256 bytes. */
 void test_seal(struct test_bytes *bytes);
 
+/* What says where everything lies. */
+struct test_layout {
+    const struct graph *graph;
+    uint32_t labels_size;
+    resnet_precision precision;
+    uint64_t kept; /* as in test_content */
+};
+
 /* Call `visit` for each tensor of this network, in the file's order; returns the file's size. */
-size_t test_each_tensor(const struct graph *graph, uint32_t labels_size,
+size_t test_each_tensor(const struct test_layout *layout,
                         void (*visit)(void *context, const struct test_tensor *tensor), void *context);
+
+/* Where the kinds of an int8 file start; how many there are. */
+size_t test_kinds(const struct test_layout *layout, uint32_t *count);
 
 /* CRC-32C of a buffer. */
 uint32_t test_crc32c(const uint8_t *data, size_t size);

@@ -1,22 +1,33 @@
 /* test_cpu.c - which kernels there are here, and how many threads this process may run at once. */
-#define _GNU_SOURCE /* sched_setaffinity, CPU_COUNT */
+#define _GNU_SOURCE /* sched_setaffinity, CPU_COUNT, syscall */
 #include "cpu.h"
 
 #include <sched.h>
+#include <stdio.h>
 #include <string.h>
+#if defined(__x86_64__) && defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 #include "support.h"
 
-static const resnet_isa isas[] = {RESNET_ISA_AUTO, RESNET_ISA_REFERENCE, RESNET_ISA_SCALAR,
-                                  RESNET_ISA_NEON, RESNET_ISA_AVX2,      RESNET_ISA_AVX512};
+static const resnet_isa isas[] = {RESNET_ISA_AUTO, RESNET_ISA_REFERENCE, RESNET_ISA_SCALAR, RESNET_ISA_NEON,
+                                  RESNET_ISA_AVX2, RESNET_ISA_AVX512,    RESNET_ISA_AMX};
 
 static void test_names(void **state) {
     (void)state;
-    static const char *const names[] = {"auto", "reference", "scalar", "neon", "avx2", "avx512"};
+    static const char *const names[] = {"auto", "reference", "scalar", "neon", "avx2", "avx512", "amx"};
     for (size_t i = 0; i < COUNT(isas); i++)
         assert_string_equal(resnet_isa_name(isas[i]), names[i]);
     assert_string_equal(resnet_isa_name((resnet_isa)COUNT(isas)), "unknown");
     assert_string_equal(resnet_isa_name((resnet_isa)-1), "unknown");
+}
+
+static void check_format(const struct format_kernels *kernels) {
+    assert_true(kernels->mr > 0 && kernels->nr > 0 && kernels->nr % 4 == 0);
+    assert_true(kernels->conv_tile && kernels->max_window && kernels->mean_window && kernels->dot_rounds);
+    assert_true(kernels->ops_a_round > 0);
 }
 
 static void test_kernel_sets(void **state) {
@@ -26,18 +37,35 @@ static void test_kernel_sets(void **state) {
         if (!set)
             continue;
         assert_true(set->isa == isas[i] || isas[i] == RESNET_ISA_AUTO);
-        assert_true(set->mr > 0 && set->nr > 0);
-        assert_true(set->conv_tile && set->max_window && set->mean_window && set->fma_rounds);
+        assert_true(set->formats[FORMAT_F32] && set->formats[FORMAT_U8] && set->winograd[FORMAT_F32]);
+        for (enum format format = FORMAT_F32; format < FORMATS; format++)
+            if (set->formats[format])
+                check_format(set->formats[format]);
     }
     assert_null(cpu_kernels(RESNET_ISA_REFERENCE));
     assert_non_null(cpu_kernels(RESNET_ISA_SCALAR)); /* runs everywhere */
+}
+
+/* int8 is always u8; bf16 falls back to f32 where that is as fast. */
+static void test_formats(void **state) {
+    (void)state;
+    for (size_t i = 0; i < COUNT(isas); i++) {
+        const struct kernel_set *set = cpu_kernels(isas[i]);
+        if (!set)
+            continue;
+        enum format bf16 = set->formats[FORMAT_BF16] ? FORMAT_BF16 : FORMAT_F32;
+        assert_int_equal(cpu_format(set, RESNET_PRECISION_F32), FORMAT_F32);
+        assert_int_equal(cpu_format(set, RESNET_PRECISION_BF16X3), FORMAT_F32);
+        assert_int_equal(cpu_format(set, RESNET_PRECISION_BF16), bf16);
+        assert_int_equal(cpu_format(set, RESNET_PRECISION_INT8), FORMAT_U8);
+    }
 }
 
 /* AUTO is the best, and the enumeration goes from plain to wide. */
 static void test_auto_is_the_best(void **state) {
     (void)state;
     const struct kernel_set *best = NULL;
-    for (unsigned isa = RESNET_ISA_SCALAR; isa <= RESNET_ISA_AVX512; isa++)
+    for (unsigned isa = RESNET_ISA_SCALAR; isa <= RESNET_ISA_AMX; isa++)
         best = cpu_kernels((resnet_isa)isa) ? cpu_kernels((resnet_isa)isa) : best;
     assert_ptr_equal(cpu_kernels(RESNET_ISA_AUTO), best);
 }
@@ -77,7 +105,39 @@ static void test_detection(void **state) {
     (void)state;
     assert_null(cpu_kernels(RESNET_ISA_AVX2));
     assert_null(cpu_kernels(RESNET_ISA_AVX512));
+    assert_null(cpu_kernels(RESNET_ISA_AMX));
     assert_int_equal(cpu_kernels(RESNET_ISA_NEON) != NULL, HAS_NEON);
+}
+#endif
+
+#if defined(__x86_64__) && defined(__linux__)
+/* The kernel lists AMX of a CPU that it runs it on; and a process may use the tiles once it has them from cpu_kernels.
+ */
+static void test_amx(void **state) {
+    (void)state;
+    const long get_permission = 0x1022; /* arch_prctl's ARCH_GET_XCOMP_PERM: a mask of what may be used */
+    char line[8192];
+    bool listed = false;
+    FILE *file = fopen("/proc/cpuinfo", "r");
+    assert_non_null(file);
+    while (!listed && fgets(line, sizeof line, file))
+        listed = strstr(line, " amx_tile") && strstr(line, " amx_int8") && strstr(line, " amx_bf16");
+    fclose(file);
+    const struct kernel_set *set = cpu_kernels(RESNET_ISA_AMX);
+    if (!listed)
+        assert_null(set);
+    if (!set)
+        return; /* what is listed may still be refused, in a sandbox */
+    uint64_t permitted = 0;
+    assert_int_equal(syscall(SYS_arch_prctl, get_permission, &permitted), 0);
+    assert_true(permitted >> 18 & 1);
+    assert_ptr_equal(cpu_kernels(RESNET_ISA_AMX), set);
+    assert_ptr_not_equal(cpu_kernels(RESNET_ISA_AVX512), set);
+}
+#else
+static void test_amx(void **state) {
+    (void)state;
+    assert_null(cpu_kernels(RESNET_ISA_AMX));
 }
 #endif
 
@@ -110,12 +170,10 @@ static void test_threads_follow_affinity(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_names),
-        cmocka_unit_test(test_kernel_sets),
-        cmocka_unit_test(test_auto_is_the_best),
-        cmocka_unit_test(test_check),
-        cmocka_unit_test(test_detection),
-        cmocka_unit_test(test_threads_follow_affinity),
+        cmocka_unit_test(test_names),   cmocka_unit_test(test_kernel_sets),
+        cmocka_unit_test(test_formats), cmocka_unit_test(test_auto_is_the_best),
+        cmocka_unit_test(test_check),   cmocka_unit_test(test_detection),
+        cmocka_unit_test(test_amx),     cmocka_unit_test(test_threads_follow_affinity),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

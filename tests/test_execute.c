@@ -1,6 +1,6 @@
 /*
- * test_execute.c - whole layers through the fast executor, on every instruction set that this CPU has, against the
- * reference executor.
+ * test_execute.c - whole layers through the fast executor, with every table of kernels that this CPU can run, against
+ * the sums written out one number at a time.
  *
  * A case is one node with tensors laid out at random as a plan might (borders, gaps between pixels, residual in place
  * or apart). It is split into parts that run in shuffled order over an output full of NaNs, and must come out the same
@@ -12,16 +12,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cpu.h"
+#include "candidates.h"
+#include "numbers.h"
 #include "pack.h"
-#include "reference.h"
+#include "split.h"
 #include "support.h"
 #include "winograd.h"
 
-#define UNIT       0x1p-24
-#define EPSILON    1e-5F
 #define MOST_PARTS 64
-#define NOTHING    16 /* floats around each tensor that no one may touch */
+#define NOTHING    16 /* words around each tensor that no one may touch */
 
 static struct test_random generator;
 
@@ -55,7 +54,7 @@ static void poison(float *values, size_t count) {
 enum where { NO_RESIDUAL, APART, IN_PLACE };
 
 /* What to lay out. Gaps and borders come on top of what the node needs. */
-struct layer {
+struct test_layer {
     struct node node; /* in, out, kernel, stride, pad as the graph builder sets them */
     uint32_t images;
     uint32_t in_border, in_gap, out_border, out_gap, residual_border;
@@ -64,30 +63,58 @@ struct layer {
 };
 
 struct layer_case {
-    struct layer layer;
-    const struct kernel_set *set;
+    struct test_layer layer;
+    const struct candidate *candidate;
     struct tensor input, output;
     struct tensor residual;           /* apart; where it is used in place, the output starts as a copy of it */
-    size_t floats;                    /* of the arena */
+    size_t words;                     /* of the arena */
     float *arena;                     /* as it is before the node runs */
-    float *parameters, *panels;       /* the node's tensors; the same, packed */
+    struct layer weights;             /* folded */
+    float *panels;                    /* the same, packed */
+    struct scale scales[3];           /* of u8: input, output, residual */
+    resnet_preprocess preprocess;     /* of an input in u8 */
     float *logits;                    /* as it is before: for a linear node */
     float *scratch;                   /* for MOST_PARTS threads */
     size_t scratch_size, logit_count; /* floats a thread; floats of all images */
 };
 
+static enum format format_of(const struct layer_case *c) {
+    return c->candidate->format;
+}
+
 static bool is_linear(const struct layer_case *c) {
     return c->layer.node.op == OP_LINEAR;
 }
 
-static struct tensor lay_out(struct layer_case *c, struct shape shape, uint32_t border, uint32_t gap) {
-    struct tensor t = {.shape = shape, .border = border, .pixel = shape.channels + gap};
+/* What a node reads: the slots are f32 in every format. */
+static enum format input_format(const struct layer_case *c) {
+    return c->layer.node.op == OP_INPUT ? FORMAT_F32 : format_of(c);
+}
+
+/* What the result is stored in. */
+static enum format stored(const struct layer_case *c) {
+    return is_linear(c) ? FORMAT_F32 : format_of(c);
+}
+
+/* Numbers of an input pixel that is converted. */
+static uint32_t converted_channels(uint32_t channels) {
+    return channels <= 4 ? 4 : channels <= 8 ? 8 : 16;
+}
+
+static uint32_t words_for(enum format format, uint32_t channels) {
+    return divide_up(channels, word_numbers(format));
+}
+
+static struct tensor lay_out(struct layer_case *c, enum format format, struct shape shape, uint32_t border,
+                             uint32_t gap) {
+    uint32_t channels = c->layer.node.op == OP_INPUT ? converted_channels(shape.channels) : shape.channels;
+    struct tensor t = {.shape = shape, .border = border, .pixel = words_for(format, channels) + gap};
     t.row = (shape.width + 2 * border) * t.pixel;
     t.image = (shape.height + 2 * border) * t.row;
     t.size = (t.image * c->layer.images + 15) / 16 * 16;
-    t.start = c->floats + NOTHING;
+    t.start = c->words + NOTHING;
     t.origin = t.start + border * (t.row + t.pixel);
-    c->floats = t.start + t.size + NOTHING;
+    c->words = t.start + t.size + NOTHING;
     return t;
 }
 
@@ -100,59 +127,124 @@ static bool is_inside(const struct tensor *t, int64_t y, int64_t x) {
     return y >= 0 && y < t->shape.height && x >= 0 && x < t->shape.width;
 }
 
-/* A tensor as the node before leaves it: numbers, zeros in the border, and whatever between the pixels. */
-static void fill_tensor(const struct tensor *t, float *arena, uint32_t images, float low) {
-    int64_t border = t->border, height = t->shape.height, width = t->shape.width;
-    for (uint32_t image = 0; image < images; image++)
-        for (int64_t y = -border; y < height + border; y++)
-            for (int64_t x = -border; x < width + border; x++) {
-                bool inside = is_inside(t, y, x);
-                for (size_t c = 0; c < (inside ? t->shape.channels : t->pixel); c++)
-                    pixel_at(t, arena, image, y, x)[c] = inside ? test_float(&generator, low, 1) : 0;
-            }
+/* Whole words: channels past the last hold numbers, too. */
+static void fill_pixel(enum format format, float *pixel, uint32_t words, float low) {
+    for (uint32_t i = 0; i < words * word_numbers(format); i++)
+        set_number(format, pixel, i, format == FORMAT_U8 ? (float)pick(0, 255) : test_float(&generator, low, 1));
 }
 
-/* Numbers such as training leaves behind; variances are positive. */
-static void fill_parameters(struct layer_case *c) {
-    const struct node *node = &c->layer.node;
-    size_t count = parameters_size(node), variances = node->op == OP_CONV ? count - node->out.channels : count;
-    c->parameters = floats(count);
+/* A tensor as the node before leaves it: numbers, zeros in the border, and whatever between the pixels. */
+static void fill_tensor(const struct layer_case *c, const struct tensor *t, enum format format, float low) {
+    int64_t border = t->border, height = t->shape.height, width = t->shape.width;
+    uint32_t words = words_for(format, t->shape.channels);
+    for (uint32_t image = 0; image < c->layer.images; image++)
+        for (int64_t y = -border; y < height + border; y++)
+            for (int64_t x = -border; x < width + border; x++)
+                if (is_inside(t, y, x))
+                    fill_pixel(format, pixel_at(t, c->arena, image, y, x), words, low);
+                else
+                    memset(pixel_at(t, c->arena, image, y, x), 0, t->pixel * sizeof(float));
+}
+
+/* The input as preprocessing leaves it: pixels, normalised; and here and there what a caller's own floats may hold. */
+static void fill_slots(struct layer_case *c) {
+    static const float strange[] = {NAN, INFINITY, -INFINITY, 1e30F, -1e30F, 1000, -1000};
+    const struct shape in = c->layer.node.in;
+    for (uint32_t k = 0; k < in.channels; k++) {
+        c->preprocess.mean[k] = test_float(&generator, 0, 1);
+        c->preprocess.std[k] = test_float(&generator, 0.1F, 0.5F);
+    }
+    for (uint32_t i = 0; i < c->layer.images * in.height * in.width; i++)
+        for (uint32_t k = 0; k < in.channels; k++) {
+            float pixel = ((float)pick(0, 255) / 255 - c->preprocess.mean[k]) / c->preprocess.std[k];
+            float *at =
+                pixel_at(&c->input, c->arena, i / (in.height * in.width), i / in.width % in.height, i % in.width);
+            at[k] = pick(0, 19) ? pixel : strange[pick(0, COUNT(strange) - 1)];
+            for (size_t rest = in.channels; rest < c->input.pixel; rest++)
+                at[rest] = 0;
+        }
+}
+
+static void fill_integers(struct layer_case *c, size_t count, size_t channels) {
+    int8_t *integers = (int8_t *)floats(count / sizeof(float) + 1);
+    float *scale = floats(channels), *bias = floats(channels);
     for (size_t i = 0; i < count; i++)
-        c->parameters[i] = i < variances ? test_float(&generator, -1, 1) : test_float(&generator, 0.1F, 2);
+        integers[i] = (int8_t)(pick(0, 255) - 128);
+    for (size_t i = 0; i < channels; i++) {
+        scale[i] = test_float(&generator, 0.001F, 0.01F);
+        bias[i] = test_float(&generator, -1, 1);
+    }
+    float spread = sqrtf((float)count / (float)channels) * 74 * 150 * 0.005F * c->scales[0].scale;
+    c->scales[1] = (struct scale){spread / 100, c->layer.node.relu ? 0 : 128};
+    if (c->layer.residual != NO_RESIDUAL)
+        c->scales[2] = (struct scale){c->scales[1].scale * test_float(&generator, 0.5F, 2), (float)(128 * pick(0, 1))};
+    c->weights = (struct layer){.integers = integers, .scale = scale, .bias = bias, .input = c->scales[0].scale};
+    c->weights.output = is_linear(c) ? 1 : c->scales[1].scale;
+}
+
+static void fill_weights(struct layer_case *c) {
+    const struct node *node = &c->layer.node;
+    size_t count = parameters_size(node) ? node_weights(node) : 0, channels = node->out.channels;
+    c->scales[0] = (struct scale){test_float(&generator, 0.01F, 0.1F), 0};
+    c->scales[1] = (struct scale){test_float(&generator, 0.01F, 0.1F), 0};
+    if (count && format_of(c) == FORMAT_U8) {
+        fill_integers(c, count, channels);
+    } else if (count) {
+        float *weight = floats(count), *bias = floats(channels);
+        for (size_t i = 0; i < count; i++)
+            weight[i] = test_float(&generator, -1, 1);
+        for (size_t i = 0; i < channels; i++)
+            bias[i] = test_float(&generator, -1, 1);
+        c->weights = (struct layer){.weight = weight, .bias = bias};
+    }
+}
+
+/* Winograd's weights are f32 in every format. */
+static enum format weight_format(const struct layer_case *c) {
+    return c->layer.winograd ? FORMAT_F32 : format_of(c);
 }
 
 static void pack(struct layer_case *c) {
     const struct node *node = &c->layer.node;
-    uint32_t nr = c->set->nr;
+    uint32_t nr = c->candidate->kernels->nr;
     if (!parameters_size(node))
         return;
-    c->panels = floats(panels_size(node, nr));
-    assert_int_equal(pack_panels(node, c->parameters, (double)EPSILON, nr, c->panels, NULL), RESNET_OK);
+    c->panels = floats(panels_size(node, weight_format(c), nr));
+    assert_int_equal(pack_panels(node, &c->weights, weight_format(c), nr, c->panels, NULL), RESNET_OK);
     if (c->layer.winograd) {
         float *packed = floats(winograd_size(node, nr));
-        assert_true(winograd_pack(node, c->panels, nr, packed));
+        winograd_pack(node, c->panels, (struct span){0, divide_up(node->out.channels, nr)}, nr, packed);
         free(c->panels);
         c->panels = packed;
-        c->scratch_size = winograd_scratch(node, c->set);
+        c->scratch_size = winograd_scratch(node, c->candidate->winograd->products);
         c->scratch = floats(MOST_PARTS * c->scratch_size);
     }
 }
 
-static struct layer_case make_case(const struct kernel_set *set, const struct layer *layer) {
-    struct layer_case c = {.layer = *layer, .set = set};
-    const struct node *node = &layer->node;
-    c.input = lay_out(&c, node->in, node->pad + layer->in_border, layer->in_gap);
-    c.output = lay_out(&c, node->out, layer->out_border, layer->out_gap);
+static void lay_out_case(struct layer_case *c) {
+    const struct test_layer *layer = &c->layer;
     bool in_place = layer->residual == IN_PLACE;
-    c.residual = lay_out(&c, node->out, in_place ? layer->out_border : layer->residual_border, layer->out_gap);
-    c.arena = floats(c.floats);
-    poison(c.arena, c.floats);
-    fill_tensor(&c.input, c.arena, layer->images, node->op == OP_MAXPOOL ? 0 : -1); /* pools stand behind a ReLU */
+    c->input = lay_out(c, input_format(c), layer->node.in, layer->node.pad + layer->in_border, layer->in_gap);
+    c->output = lay_out(c, stored(c), layer->node.out, layer->out_border, layer->out_gap);
+    c->residual = lay_out(c, format_of(c), layer->node.out, in_place ? layer->out_border : layer->residual_border,
+                          layer->out_gap);
+    c->arena = floats(c->words);
+    poison(c->arena, c->words);
+}
+
+static struct layer_case make_case(const struct candidate *candidate, const struct test_layer *layer) {
+    struct layer_case c = {.layer = *layer, .candidate = candidate};
+    const struct node *node = &layer->node;
+    lay_out_case(&c);
+    if (node->op == OP_INPUT)
+        fill_slots(&c);
+    else /* pools stand behind a ReLU */
+        fill_tensor(&c, &c.input, format_of(&c), node->op == OP_MAXPOOL ? 0 : -1);
     if (layer->residual != NO_RESIDUAL)
-        fill_tensor(&c.residual, c.arena, layer->images, -1);
-    if (in_place)
+        fill_tensor(&c, &c.residual, format_of(&c), -1);
+    if (layer->residual == IN_PLACE)
         memcpy(c.arena + c.output.start, c.arena + c.residual.start, c.output.size * sizeof(float));
-    fill_parameters(&c);
+    fill_weights(&c);
     pack(&c);
     c.logit_count = (size_t)node->out.channels * layer->images;
     c.logits = floats(c.logit_count + NOTHING);
@@ -162,7 +254,10 @@ static struct layer_case make_case(const struct kernel_set *set, const struct la
 
 static void free_case(struct layer_case *c) {
     free(c->arena);
-    free(c->parameters);
+    free((void *)(uintptr_t)c->weights.weight);
+    free((void *)(uintptr_t)c->weights.integers);
+    free((void *)(uintptr_t)c->weights.scale);
+    free((void *)(uintptr_t)c->weights.bias);
     free(c->panels);
     free(c->logits);
     free(c->scratch);
@@ -176,7 +271,7 @@ struct outcome {
 };
 
 static struct outcome start_of(const struct layer_case *c) {
-    return (struct outcome){copy_of(c->arena, c->floats), copy_of(c->logits, c->logit_count + NOTHING)};
+    return (struct outcome){copy_of(c->arena, c->words), copy_of(c->logits, c->logit_count + NOTHING)};
 }
 
 static void free_outcome(struct outcome *outcome) {
@@ -191,16 +286,21 @@ static const struct tensor *residual_of(const struct layer_case *c) {
 
 static struct step step_on(const struct layer_case *c, const struct outcome *outcome) {
     return (struct step){
-        .kernels = c->set,
+        .format = format_of(c),
+        .kernels = c->candidate->kernels,
         .node = &c->layer.node,
         .input = &c->input,
         .output = &c->output,
         .residual = residual_of(c),
+        .input_scale = c->scales[0],
+        .output_scale = c->scales[1],
+        .residual_scale = c->scales[2],
+        .preprocess = &c->preprocess,
         .panels = c->panels,
         .arena = outcome->arena,
         .logits = is_linear(c) ? outcome->logits : NULL,
         .images = c->layer.images,
-        .winograd = c->layer.winograd,
+        .winograd = c->layer.winograd ? c->candidate->winograd : NULL,
         .scratch = c->scratch,
         .scratch_size = c->scratch_size,
     };
@@ -224,103 +324,203 @@ static struct outcome run_in_parts(const struct layer_case *c, uint32_t parts) {
     return outcome;
 }
 
-/* Never in place: it writes the sum before it reads the residual. */
-static struct outcome run_reference(const struct layer_case *c) {
-    struct outcome outcome = start_of(c);
-    struct step step = step_on(c, &outcome);
-    step.panels = c->parameters;
-    step.residual = step.residual ? &c->residual : NULL;
-    reference_execute(&step, EPSILON);
-    return outcome;
+/* ---- What should come out ---- */
+
+/* Of one result: pixel (y, x) of an image, and its channel. */
+struct place {
+    uint32_t image, channel;
+    int64_t y, x;
+};
+
+/* Channel k of tap (i, j) of a window; beyond the edge, of the border. */
+static double tap_at(const struct layer_case *c, const struct place *at, uint32_t tap, uint32_t k) {
+    const struct node *node = &c->layer.node;
+    int64_t y = at->y * node->stride + tap / node->kernel - node->pad;
+    int64_t x = at->x * node->stride + tap % node->kernel - node->pad;
+    return number_at(input_format(c), pixel_at(&c->input, c->arena, at->image, y, x), k);
 }
 
-static void make_absolute(float *values, size_t count) {
-    for (size_t i = 0; i < count; i++)
-        values[i] = fabsf(values[i]);
+static double residual_at(const struct layer_case *c, const struct place *at) {
+    return number_at(format_of(c), pixel_at(&c->residual, c->arena, at->image, at->y, at->x), at->channel);
 }
 
-/* The sums of the absolute values of all that the reference adds up: the node run on absolute values, with the means
- * below zero, since they are subtracted. */
-static struct outcome run_magnitudes(const struct layer_case *c) {
-    struct layer_case positive = *c;
-    size_t count = parameters_size(&c->layer.node), channels = c->layer.node.out.channels;
-    positive.layer.node.relu = false;
-    positive.arena = copy_of(c->arena, c->floats);
-    positive.parameters = copy_of(c->parameters, count);
-    make_absolute(positive.arena, c->floats);
-    make_absolute(positive.parameters, count);
-    for (size_t i = 0; c->layer.node.op == OP_CONV && i < channels; i++)
-        positive.parameters[count - 2 * channels + i] *= -1;
-    struct outcome outcome = run_reference(&positive);
-    free(positive.arena);
-    free(positive.parameters);
-    return outcome;
+/* Weight (channel, k, tap). */
+static size_t weight_index(const struct node *node, uint32_t channel, uint32_t k, uint32_t tap) {
+    return ((size_t)channel * node->in.channels + k) * node->kernel * node->kernel + tap;
+}
+
+static struct sum sum_of_products(const struct layer_case *c, const struct place *at) {
+    const struct node *node = &c->layer.node;
+    struct sum sum = {0};
+    add_term(&sum, (double)c->weights.bias[at->channel]);
+    for (uint32_t tap = 0; tap < node->kernel * node->kernel; tap++)
+        for (uint32_t k = 0; k < node->in.channels; k++) {
+            double weight = (double)c->weights.weight[weight_index(node, at->channel, k, tap)];
+            add_term(&sum, tap_at(c, at, tap, k) * (weight_format(c) == FORMAT_BF16 ? nearest_bf16(weight) : weight));
+        }
+    if (c->layer.residual != NO_RESIDUAL)
+        add_term(&sum, residual_at(c, at));
+    return sum;
+}
+
+/* Every operation behind the integer sum rounds to f32, as kernels.h prescribes. */
+static double integer_result(const struct layer_case *c, const struct place *at) {
+    const struct node *node = &c->layer.node;
+    double unit = (double)c->weights.input * (double)c->weights.scale[at->channel];
+    int64_t sum = lrint((double)c->weights.bias[at->channel] / unit);
+    for (uint32_t tap = 0; tap < node->kernel * node->kernel; tap++)
+        for (uint32_t k = 0; k < node->in.channels; k++)
+            sum += (int64_t)tap_at(c, at, tap, k) * c->weights.integers[weight_index(node, at->channel, k, tap)];
+    float result = (float)sum * (float)(unit / (double)c->weights.output);
+    if (is_linear(c))
+        return (double)result;
+    float offset = c->scales[1].zero;
+    if (c->layer.residual != NO_RESIDUAL) {
+        float ratio = c->scales[2].scale / c->scales[1].scale;
+        result += (float)residual_at(c, at) * ratio;
+        offset -= c->scales[2].zero * ratio;
+    }
+    return round_to_u8(result + offset);
+}
+
+static double largest_tap(const struct layer_case *c, const struct place *at) {
+    double largest = 0;
+    for (uint32_t tap = 0; tap < c->layer.node.kernel * c->layer.node.kernel; tap++)
+        if (tap_at(c, at, tap, at->channel) > largest)
+            largest = tap_at(c, at, tap, at->channel);
+    return largest;
+}
+
+/* Of all pixels of a map. */
+static struct sum sum_of_map(const struct layer_case *c, const struct place *at) {
+    struct sum sum = {0};
+    for (uint32_t i = 0; i < c->input.shape.height * c->input.shape.width; i++) {
+        const float *pixel =
+            pixel_at(&c->input, c->arena, at->image, i / c->input.shape.width, i % c->input.shape.width);
+        add_term(&sum, number_at(format_of(c), pixel, at->channel));
+    }
+    return sum;
+}
+
+/* The pixel that a normalised number came from, or the nearest. */
+static double pixel_of(const struct layer_case *c, double number, uint32_t channel) {
+    double pixel = number * (double)c->preprocess.std[channel] + (double)c->preprocess.mean[channel];
+    return round_to_u8((float)(pixel * 255));
+}
+
+static double converted(const struct layer_case *c, const struct place *at) {
+    double number = is_inside(&c->input, at->y, at->x) ? tap_at(c, at, 0, at->channel) : 0;
+    return format_of(c) == FORMAT_U8 ? pixel_of(c, number, at->channel) : number;
+}
+
+/* What should stand at a place before it is stored: exactly, or with an error. */
+struct wanted {
+    double value, magnitude, limit;
+};
+
+static struct wanted wanted_sum(const struct layer_case *c, struct sum sum) {
+    double value = c->layer.node.relu && sum.value < 0 ? 0 : sum.value;
+    return (struct wanted){value, sum.magnitude, sum_bound(format_of(c), sum)};
+}
+
+/* The scale is rounded, and its product. Of u8, the sum is exact, and the product is rounded to f32. */
+static struct wanted wanted_mean(const struct layer_case *c, const struct place *at) {
+    struct sum sum = sum_of_map(c, at);
+    uint32_t area = sum.terms;
+    float scale = 1 / (float)area;
+    scale *= c->scales[0].scale / c->scales[1].scale;
+    if (format_of(c) == FORMAT_U8)
+        return (struct wanted){round_to_u8((float)sum.value * scale), 0, 0};
+    sum.terms += 2;
+    return (struct wanted){sum.value / area, 0, sum_bound(format_of(c), sum) / area};
+}
+
+static struct wanted wanted_at(const struct layer_case *c, const struct place *at) {
+    switch (c->layer.node.op) {
+    case OP_INPUT:
+        return (struct wanted){.value = converted(c, at)};
+    case OP_MAXPOOL:
+        return (struct wanted){.value = largest_tap(c, at)};
+    case OP_AVGPOOL:
+        return wanted_mean(c, at);
+    default:
+        return format_of(c) == FORMAT_U8 ? (struct wanted){.value = integer_result(c, at)}
+                                         : wanted_sum(c, sum_of_products(c, at));
+    }
 }
 
 /* ---- Check ---- */
-
-static float *result_at(const struct layer_case *c, const struct outcome *outcome, uint32_t image, uint32_t index) {
-    uint32_t width = c->output.shape.width;
-    if (is_linear(c))
-        return outcome->logits + (size_t)image * c->output.shape.channels;
-    return pixel_at(&c->output, outcome->arena, image, index / width, index % width);
-}
-
-/* The channels of one pixel in two outcomes. */
-struct pair {
-    const float *got, *wanted;
-};
-
-static struct pair pair_at(const struct layer_case *c, const struct outcome *got, const struct outcome *wanted,
-                           uint32_t at) {
-    uint32_t pixels = c->output.shape.height * c->output.shape.width;
-    return (struct pair){result_at(c, got, at / pixels, at % pixels), result_at(c, wanted, at / pixels, at % pixels)};
-}
 
 static uint32_t result_pixels(const struct layer_case *c) {
     return c->layer.images * c->output.shape.height * c->output.shape.width;
 }
 
-/*
- * The direct sum adds `terms` numbers of no more than `magnitude` together: 2 * terms * 2^-24 * magnitude bounds its
- * error (see test_kernels.c). Folding rounds each weight once more, the reference's batch normalisation rounds six
- * times: 8 terms. Winograd's method has no such bound for each output, since its sums run over neighbours too: there,
- * the largest magnitude of the layer stands in.
- */
-static double tolerance(const struct layer_case *c, double magnitude, double largest) {
-    const struct node *node = &c->layer.node;
-    double window = node->op == OP_AVGPOOL ? (double)node->in.height * node->in.width
-                                           : (double)node->kernel * node->kernel * node->in.channels;
-    if (node->op == OP_MAXPOOL)
-        return 0;
-    return 2 * (window + 2 + 8) * UNIT * (c->layer.winograd ? largest : magnitude);
+/* Words that a pixel's channels take. */
+static uint32_t result_words(const struct layer_case *c) {
+    return words_for(stored(c), c->output.shape.channels);
 }
 
-static double largest_result(const struct layer_case *c, const struct outcome *outcome) {
+static struct place place_of(const struct layer_case *c, uint32_t pixel, uint32_t channel) {
+    uint32_t width = c->output.shape.width, area = c->output.shape.height * width;
+    return (struct place){pixel / area, channel, pixel % area / width, pixel % width};
+}
+
+static float *result_at(const struct layer_case *c, const struct outcome *outcome, uint32_t pixel) {
+    struct place at = place_of(c, pixel, 0);
+    if (is_linear(c))
+        return outcome->logits + (size_t)at.image * c->output.shape.channels;
+    return pixel_at(&c->output, outcome->arena, at.image, at.y, at.x);
+}
+
+/* All of a node's results, channels innermost; to be freed. */
+static struct wanted *all_wanted(const struct layer_case *c) {
+    uint32_t channels = c->output.shape.channels;
+    struct wanted *all = malloc((size_t)result_pixels(c) * channels * sizeof *all);
+    assert_non_null(all);
+    for (uint32_t i = 0; i < result_pixels(c) * channels; i++) {
+        struct place at = place_of(c, i / channels, i % channels);
+        all[i] = wanted_at(c, &at);
+    }
+    return all;
+}
+
+/* Winograd's method has no bound for each output, since its sums run over neighbours too: there, the largest magnitude
+ * of the layer stands in. */
+static void raise_limits(struct wanted *all, size_t count) {
     double largest = 0;
-    for (uint32_t i = 0; i < result_pixels(c); i++)
-        for (uint32_t n = 0; n < c->output.shape.channels; n++) {
-            double result = (double)pair_at(c, outcome, outcome, i).got[n];
-            largest = result > largest ? result : largest;
-        }
-    return largest;
+    for (size_t i = 0; i < count; i++)
+        largest = fmax(largest, all[i].magnitude);
+    for (size_t i = 0; i < count; i++)
+        all[i].limit *= largest / all[i].magnitude;
 }
 
 static void check_values(const struct layer_case *c, const struct outcome *got) {
-    struct outcome wanted = run_reference(c), magnitudes = run_magnitudes(c);
-    double largest = largest_result(c, &magnitudes);
-    for (uint32_t i = 0; i < result_pixels(c); i++)
-        for (uint32_t n = 0; n < c->output.shape.channels; n++) {
-            struct pair values = pair_at(c, got, &wanted, i);
-            double limit = tolerance(c, (double)pair_at(c, &magnitudes, got, i).got[n], largest);
-            bool good = fabs((double)values.got[n] - (double)values.wanted[n]) <= limit;
-            if (!good)
-                print_error("%s: pixel %u, channel %u: %.9g, not %.9g\n", resnet_isa_name(c->set->isa), i, n,
-                            (double)values.got[n], (double)values.wanted[n]);
-            assert_true(good);
-        }
-    free_outcome(&wanted);
-    free_outcome(&magnitudes);
+    uint32_t channels = c->output.shape.channels, count = result_pixels(c) * channels;
+    struct wanted *wanted = all_wanted(c);
+    if (c->layer.winograd)
+        raise_limits(wanted, count);
+    for (uint32_t i = 0; i < count; i++) {
+        double value = number_at(stored(c), result_at(c, got, i / channels), i % channels);
+        bool good =
+            is_near(stored(c), value, wanted[i].value, wanted[i].limit) || (isnan(value) && isnan(wanted[i].value));
+        if (!good)
+            print_error("%s, op %d, kernel %u: pixel %u, channel %u: %.9g, not %.9g\n", c->candidate->name,
+                        (int)c->layer.node.op, c->layer.node.kernel, i / channels, i % channels, value,
+                        wanted[i].value);
+        assert_true(good);
+    }
+    free(wanted);
+}
+
+/* One pixel of the border: zeros, but for the input in u8, where it is the pixel that stands for zero. */
+static void check_border_pixel(const struct layer_case *c, const float *pixel, const struct place *at) {
+    bool pixels = c->layer.node.op == OP_INPUT && format_of(c) == FORMAT_U8;
+    struct place place = *at;
+    for (uint32_t n = 0; n < result_words(c) * word_numbers(format_of(c)); n++) {
+        place.channel = n;
+        double wanted = pixels && n < c->output.shape.channels ? converted(c, &place) : 0;
+        assert_true(number_at(format_of(c), pixel, n) == wanted);
+    }
 }
 
 static void check_border(const struct layer_case *c, const struct outcome *outcome) {
@@ -329,28 +529,27 @@ static void check_border(const struct layer_case *c, const struct outcome *outco
     for (uint32_t image = 0; !is_linear(c) && image < c->layer.images; image++)
         for (int64_t y = -border; y < t->shape.height + border; y++)
             for (int64_t x = -border; x < t->shape.width + border; x++)
-                for (uint32_t n = 0; !is_inside(t, y, x) && n < t->shape.channels; n++)
-                    assert_true(pixel_at(t, outcome->arena, image, y, x)[n] == 0);
+                if (!is_inside(t, y, x))
+                    check_border_pixel(c, pixel_at(t, outcome->arena, image, y, x),
+                                       &(struct place){.image = image, .y = y, .x = x});
 }
 
 /* Nothing but the output has changed. */
 static void check_rest(const struct layer_case *c, const struct outcome *outcome) {
-    size_t begin = is_linear(c) ? c->floats : c->output.start, end = is_linear(c) ? c->floats : begin + c->output.size;
+    size_t begin = is_linear(c) ? c->words : c->output.start, end = is_linear(c) ? c->words : begin + c->output.size;
     assert_memory_equal(outcome->arena, c->arena, begin * sizeof(float));
-    if (end < c->floats)
-        assert_memory_equal(outcome->arena + end, c->arena + end, (c->floats - end) * sizeof(float));
+    if (end < c->words)
+        assert_memory_equal(outcome->arena + end, c->arena + end, (c->words - end) * sizeof(float));
     size_t first = is_linear(c) ? c->logit_count : 0;
     assert_memory_equal(outcome->logits + first, c->logits + first, (c->logit_count + NOTHING - first) * sizeof(float));
 }
 
 static void check_equal(const struct layer_case *c, const struct outcome *got, const struct outcome *wanted) {
-    for (uint32_t i = 0; i < result_pixels(c); i++) {
-        struct pair values = pair_at(c, got, wanted, i);
-        assert_memory_equal(values.got, values.wanted, c->output.shape.channels * sizeof(float));
-    }
+    for (uint32_t i = 0; i < result_pixels(c); i++)
+        assert_memory_equal(result_at(c, got, i), result_at(c, wanted, i), result_words(c) * sizeof(float));
 }
 
-/* How many of these differ, bit by bit. */
+/* How many words differ, bit by bit. */
 static size_t count_changed(const float *a, const float *b, uint32_t count) {
     size_t changed = 0;
     for (uint32_t i = 0; i < count; i++)
@@ -359,14 +558,12 @@ static size_t count_changed(const float *a, const float *b, uint32_t count) {
     return changed;
 }
 
-/* How many results a part has written over their poison. */
+/* How many words of results a part has written over their poison. */
 static size_t count_written(const struct layer_case *c, const struct outcome *after) {
     const struct outcome before = {c->arena, c->logits};
     size_t written = 0;
-    for (uint32_t i = 0; i < result_pixels(c); i++) {
-        struct pair values = pair_at(c, after, &before, i);
-        written += count_changed(values.got, values.wanted, c->output.shape.channels);
-    }
+    for (uint32_t i = 0; i < result_pixels(c); i++)
+        written += count_changed(result_at(c, after, i), result_at(c, &before, i), result_words(c));
     return written;
 }
 
@@ -382,12 +579,12 @@ static void check_disjoint(const struct layer_case *c, uint32_t parts) {
         written += count_written(c, &outcome);
         free_outcome(&outcome);
     }
-    assert_int_equal(written, (size_t)result_pixels(c) * c->output.shape.channels);
+    assert_int_equal(written, (size_t)result_pixels(c) * result_words(c));
 }
 
-static void check_layer(const struct kernel_set *set, const struct layer *layer) {
+static void check_layer(const struct candidate *candidate, const struct test_layer *layer) {
     static const uint32_t parts[] = {2, 3, 8, MOST_PARTS};
-    struct layer_case c = make_case(set, layer);
+    struct layer_case c = make_case(candidate, layer);
     struct outcome whole = run_in_parts(&c, 1);
     check_values(&c, &whole);
     check_border(&c, &whole);
@@ -414,17 +611,8 @@ static struct node conv_node(struct shape in, struct conv conv) {
     return nodes[1];
 }
 
-static void each_set(void (*test)(const struct kernel_set *set)) {
-    for (int isa = RESNET_ISA_SCALAR; isa <= RESNET_ISA_AVX512; isa++) {
-        const struct kernel_set *set = cpu_kernels((resnet_isa)isa);
-        generator.state = (uint64_t)isa;
-        if (set)
-            test(set);
-    }
-}
-
 /* Borders, gaps and batch that a plan could have chosen. */
-static void pick_layout(struct layer *layer) {
+static void pick_layout(struct test_layer *layer) {
     layer->images = pick(1, 3);
     layer->in_border = pick(0, 3) == 0;
     layer->in_gap = pick(0, 2) == 0 ? pick(1, 20) : 0;
@@ -433,45 +621,45 @@ static void pick_layout(struct layer *layer) {
     layer->residual_border = pick(0, 1);
 }
 
-/* Mostly small: the reference takes its time. */
+/* Mostly small: the sums written out take their time. */
 static struct shape pick_shape(uint32_t most_side, uint32_t most_channels) {
     return (struct shape){pick(1, most_side), pick(1, most_side), pick(1, pick(1, most_channels))};
 }
 
 /* Where Winograd's method suits the layer, it is checked that way and by the direct sum. */
-static void check_both_ways(const struct kernel_set *set, struct layer *layer) {
-    check_layer(set, layer);
-    layer->winograd = winograd_suits(&layer->node);
+static void check_both_ways(const struct candidate *candidate, struct test_layer *layer) {
+    check_layer(candidate, layer);
+    layer->winograd = candidate->winograd && winograd_suits(&layer->node, candidate->format);
     if (layer->winograd)
-        check_layer(set, layer);
+        check_layer(candidate, layer);
 }
 
-static void random_convolutions(const struct kernel_set *set) {
+static void random_convolutions(const struct candidate *candidate) {
     static const uint32_t kernels[] = {1, 1, 3, 3, 7};
     const int layers = test_quick() ? 100 : 300;
     for (int i = 0; i < layers; i++) {
         uint32_t kernel = kernels[pick(0, COUNT(kernels) - 1)];
         struct conv conv = {pick(1, pick(1, 70)), kernel, pick(1, 2), NO_NODE, pick(0, 1)};
-        struct layer layer = {.node = conv_node(pick_shape(13, kernel == 7 ? 6 : 60), conv),
-                              .residual = (enum where)pick(NO_RESIDUAL, IN_PLACE)};
+        struct test_layer layer = {.node = conv_node(pick_shape(13, kernel == 7 ? 6 : 60), conv),
+                                   .residual = (enum where)pick(NO_RESIDUAL, IN_PLACE)};
         pick_layout(&layer);
-        check_both_ways(set, &layer);
+        check_both_ways(candidate, &layer);
     }
 }
 
 /* 3x3 layers that Winograd's method takes, with every remainder of a 4x4 tile. */
-static void winograd_convolutions(const struct kernel_set *set) {
+static void winograd_convolutions(const struct candidate *candidate) {
     for (uint32_t i = 0; i < 48; i++) {
         struct shape in = {1 + i % 9, 1 + i / 4 % 9, 16 * pick(1, 2)};
-        struct layer layer = {.node = conv_node(in, (struct conv){16 * pick(1, 4), 3, 1, NO_NODE, pick(0, 1)}),
-                              .residual = (enum where)(i % 3)};
+        struct test_layer layer = {.node = conv_node(in, (struct conv){16 * pick(1, 4), 3, 1, NO_NODE, pick(0, 1)}),
+                                   .residual = (enum where)(i % 3)};
         pick_layout(&layer);
-        check_both_ways(set, &layer);
+        check_both_ways(candidate, &layer);
     }
 }
 
 /* Sizes at which work is divided in another way: much weight and few pixels, much input and many tiles. */
-static void large_convolutions(const struct kernel_set *set) {
+static void large_convolutions(const struct candidate *candidate) {
     static const struct {
         struct shape in;
         struct conv conv;
@@ -489,27 +677,27 @@ static void large_convolutions(const struct kernel_set *set) {
         {{28, 28, 48}, {32, 3, 1, NO_NODE, true}, 2, 0, 1, IN_PLACE},
     };
     for (size_t i = 0; i < COUNT(cases); i++) {
-        struct layer layer = {.node = conv_node(cases[i].in, cases[i].conv),
-                              .images = cases[i].images,
-                              .in_gap = cases[i].in_gap,
-                              .out_border = cases[i].out_border,
-                              .residual_border = cases[i].out_border,
-                              .residual = cases[i].residual};
-        check_both_ways(set, &layer);
+        struct test_layer layer = {.node = conv_node(cases[i].in, cases[i].conv),
+                                   .images = cases[i].images,
+                                   .in_gap = cases[i].in_gap,
+                                   .out_border = cases[i].out_border,
+                                   .residual_border = cases[i].out_border,
+                                   .residual = cases[i].residual};
+        check_both_ways(candidate, &layer);
     }
 }
 
-static void linear_layers(const struct kernel_set *set) {
+static void linear_layers(const struct candidate *candidate) {
     for (uint32_t i = 0; i < 40; i++) {
         struct node nodes[2];
         struct graph graph = {nodes, 0, COUNT(nodes)};
         uint32_t in = i == 0 ? 512 : pick(1, 300), out = i == 0 ? 1000 : pick(1, 300);
         graph_linear(&graph, graph_input(&graph, (struct shape){1, 1, in}), out);
-        check_layer(set, &(struct layer){.node = nodes[1], .images = pick(1, 3), .in_gap = i % 2 * 16});
+        check_layer(candidate, &(struct test_layer){.node = nodes[1], .images = pick(1, 3), .in_gap = i % 2 * 16});
     }
 }
 
-static void pool_layers(const struct kernel_set *set) {
+static void pool_layers(const struct candidate *candidate) {
     for (uint32_t i = 0; i < (test_quick() ? 50U : 150U); i++) {
         struct node nodes[2];
         struct graph graph = {nodes, 0, COUNT(nodes)};
@@ -519,47 +707,68 @@ static void pool_layers(const struct kernel_set *set) {
             graph_maxpool(&graph, input, 3, pick(1, 2));
         else
             graph_avgpool(&graph, input);
-        struct layer layer = {.node = nodes[1]};
+        struct test_layer layer = {.node = nodes[1]};
         pick_layout(&layer);
-        check_layer(set, &layer);
+        check_layer(candidate, &layer);
+    }
+}
+
+/* The caller's floats into the format of the first layer. */
+static void input_layers(const struct candidate *candidate) {
+    for (uint32_t i = 0; candidate->format != FORMAT_F32 && i < 60; i++) {
+        struct node node;
+        struct graph graph = {&node, 0, 1};
+        graph_input(&graph, (struct shape){pick(1, 20), pick(1, 20), pick(1, RESNET_MAX_CHANNELS)});
+        node.in = node.out;
+        node.kernel = node.stride = 1;
+        struct test_layer layer = {.node = node, .images = pick(1, 3), .out_border = pick(0, 3)};
+        check_layer(candidate, &layer);
     }
 }
 
 static void test_random_convolutions(void **state) {
     (void)state;
-    each_set(random_convolutions);
+    each_candidate(random_convolutions);
 }
 
 static void test_winograd_convolutions(void **state) {
     (void)state;
-    each_set(winograd_convolutions);
+    each_candidate(winograd_convolutions);
 }
 
 static void test_large_convolutions(void **state) {
     (void)state;
-    each_set(large_convolutions);
+    each_candidate(large_convolutions);
 }
 
 static void test_linear_layers(void **state) {
     (void)state;
-    each_set(linear_layers);
+    each_candidate(linear_layers);
 }
 
 static void test_pool_layers(void **state) {
     (void)state;
-    each_set(pool_layers);
+    each_candidate(pool_layers);
+}
+
+static void test_input_layers(void **state) {
+    (void)state;
+    each_candidate(input_layers);
 }
 
 /* ---- Packing ---- */
 
 /* Weights that the transform makes denormal become zeros, as in other layers (test_pack.c). */
-static void pack_denormals(const struct kernel_set *set) {
+static void pack_denormals(const struct candidate *candidate) {
     struct node node = conv_node((struct shape){4, 4, 16}, (struct conv){96, 3, 1, NO_NODE, false});
-    size_t count = panels_size(&node, set->nr), packed_count = winograd_size(&node, set->nr);
+    uint32_t nr = candidate->kernels->nr;
+    if (!candidate->winograd)
+        return;
+    size_t count = panels_size(&node, FORMAT_F32, nr), packed_count = winograd_size(&node, nr);
     float *panels = floats(count), *packed = floats(packed_count);
     for (size_t i = 0; i < count; i++)
         panels[i] = ldexpf(test_float(&generator, -1, 1), -124);
-    assert_true(winograd_pack(&node, panels, set->nr, packed));
+    winograd_pack(&node, panels, (struct span){0, divide_up(96, nr)}, nr, packed);
     for (size_t i = node.out.channels; i < packed_count; i++) /* behind the biases: 96 are whole panels */
         assert_true(fpclassify(packed[i]) != FP_SUBNORMAL);
     free(panels);
@@ -568,14 +777,18 @@ static void pack_denormals(const struct kernel_set *set) {
 
 static void test_winograd_drops_denormals(void **state) {
     (void)state;
-    each_set(pack_denormals);
+    each_candidate(pack_denormals);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_random_convolutions), cmocka_unit_test(test_winograd_convolutions),
-        cmocka_unit_test(test_large_convolutions),  cmocka_unit_test(test_linear_layers),
-        cmocka_unit_test(test_pool_layers),         cmocka_unit_test(test_winograd_drops_denormals),
+        cmocka_unit_test(test_random_convolutions),
+        cmocka_unit_test(test_winograd_convolutions),
+        cmocka_unit_test(test_large_convolutions),
+        cmocka_unit_test(test_linear_layers),
+        cmocka_unit_test(test_pool_layers),
+        cmocka_unit_test(test_input_layers),
+        cmocka_unit_test(test_winograd_drops_denormals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -44,13 +44,13 @@ static void test_reads_to_the_byte_and_no_further(void **state) {
     resnet_error error;
     assert_status(RESNET_OK, file_open(path, &descriptor, &size, &error), &error);
     assert_true(size == 10);
-    assert_status(RESNET_OK, file_read(descriptor, bytes, 7, &error), &error);
+    assert_status(RESNET_OK, file_read(descriptor, 0, bytes, 7, &error), &error);
     assert_memory_equal(bytes, "0123456", 7);
-    assert_status(RESNET_OK, file_read(descriptor, bytes, 0, &error), &error);
-    assert_status(RESNET_ERROR_IO, file_read(descriptor, bytes, 7, &error), &error);
+    assert_status(RESNET_OK, file_read(descriptor, 7, bytes, 0, &error), &error);
+    assert_status(RESNET_ERROR_IO, file_read(descriptor, 7, bytes, 7, &error), &error);
     assert_non_null(strstr(error.message, "became shorter while it was read: 4 bytes are missing"));
     close(descriptor);
-    assert_status(RESNET_ERROR_IO, file_read(descriptor, bytes, 1, &error), &error);
+    assert_status(RESNET_ERROR_IO, file_read(descriptor, 0, bytes, 1, &error), &error);
     assert_non_null(strstr(error.message, "cannot be read"));
     close(written);
     assert_int_equal(unlink(path), 0);

@@ -272,7 +272,11 @@ static void test_config_check(void **state) {
         {FIELD(stride_at), 1, RESNET_OK},
         {FIELD(stride_at), 2, RESNET_ERROR_ARGUMENT},
         {FIELD(stem), 1, RESNET_ERROR_UNSUPPORTED},
-        {FIELD(precision), 1, RESNET_ERROR_UNSUPPORTED},
+        {FIELD(precision), RESNET_PRECISION_AUTO, RESNET_OK},
+        {FIELD(precision), RESNET_PRECISION_BF16, RESNET_OK},
+        {FIELD(precision), RESNET_PRECISION_INT8, RESNET_OK},
+        {FIELD(precision), RESNET_PRECISION_BF16X3, RESNET_ERROR_ARGUMENT}, /* nothing is stored so */
+        {FIELD(precision), UINT32_MAX, RESNET_ERROR_ARGUMENT},
         {FIELD(in_channels), 0, RESNET_ERROR_ARGUMENT},
         {FIELD(in_channels), 16, RESNET_OK},
         {FIELD(in_channels), 17, RESNET_ERROR_ARGUMENT},

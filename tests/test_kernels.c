@@ -1,8 +1,9 @@
 /*
- * test_kernels.c - every kernel of every instruction set that this CPU has, against the formula of kernels.h in double.
+ * test_kernels.c - every kernel that this CPU can run, in every format, against the formulas of kernels.h.
  *
  * Everything that a kernel reads or writes lies flush against a page that cannot be touched, once at its end and once
- * at its start; what it must not write is filled with a pattern and looked at afterwards.
+ * at its start; what it must not write is filled with a pattern and looked at afterwards. Sums of u8 are integers, and
+ * what follows is prescribed to the operation: there, every kernel must give the very same bits.
  */
 #define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
 #include <math.h>
@@ -10,17 +11,16 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "cpu.h"
+#include "candidates.h"
+#include "numbers.h"
 #include "support.h"
-
-#define UNIT 0x1p-24
 
 /* ---- Guarded memory ---- */
 
 enum role { X, PANEL, BIAS, Y, RESIDUAL, ROLES };
 enum side { AT_END, AT_START };
 
-/* Floats that each role has room for. */
+/* Words that each role has room for. */
 static const size_t room[ROLES] = {1U << 16, 1U << 18, 1U << 10, 1U << 14, 1U << 14};
 static unsigned char *guarded[ROLES];      /* between two pages without access */
 static float master[ROLES][1U << 18];      /* what a kernel is to find there */
@@ -51,7 +51,7 @@ static int free_guards(void **state) {
     return 0;
 }
 
-/* `count` floats that touch a guard. */
+/* `count` words that touch a guard. */
 static float *place(enum role role, size_t count, enum side side) {
     assert_true(count <= room[role]);
     return (float *)(void *)guarded[role] + (side == AT_END ? room[role] - count : 0);
@@ -72,7 +72,7 @@ static bool is_canary(const float *value) {
 
 /* ---- Numbers ---- */
 
-/* For each kernel set and kernel. */
+/* For each candidate and kernel. */
 static int random_shapes(void) {
     return test_quick() ? 2000 : 10000;
 }
@@ -83,15 +83,27 @@ static uint32_t pick(uint32_t low, uint32_t high) {
     return test_between(&generator, low, high);
 }
 
-/* Small integers, whose sums are exact whatever the order; or numbers in [-1, 1). */
+/* Integers, whose sums are exact in any order, or numbers in [-1, 1). Of u8, the ends of its range, or all of it. */
 enum numbers { INTEGERS, FRACTIONS };
 
-static void fill(enum role role, size_t count, enum numbers numbers) {
-    assert_true(count <= room[role]);
-    for (size_t i = 0; i < count; i++) {
-        float value = test_float(&generator, -1, 1);
-        master[role][i] = numbers == INTEGERS ? rintf(4 * value) : value;
-    }
+static float pick_number(enum numbers numbers) {
+    float value = test_float(&generator, -1, 1);
+    return numbers == INTEGERS ? rintf(16 * value) : value;
+}
+
+/* A byte of activations, and of weights: there, -128 and 127. */
+static uint8_t pick_byte(enum numbers numbers, bool weight) {
+    uint8_t end = (uint8_t)(-(int)pick(0, 1)) ^ (weight ? 0x80 : 0);
+    return numbers == INTEGERS ? end : (uint8_t)test_u64(&generator);
+}
+
+/* Of these words of a role. */
+static void fill(enum role role, enum format format, size_t begin, size_t end, enum numbers numbers) {
+    assert_true(end <= room[role]);
+    uint32_t each = word_numbers(format);
+    for (size_t i = begin * each; i < end * each; i++)
+        set_number(format, master[role], i,
+                   format == FORMAT_U8 ? (float)pick_byte(numbers, role == PANEL) : pick_number(numbers));
 }
 
 /* ---- Convolution: one case ---- */
@@ -99,30 +111,64 @@ static void fill(enum role role, size_t count, enum numbers numbers) {
 enum residual { NO_RESIDUAL, APART, IN_PLACE };
 
 struct conv_case {
-    const struct kernel_set *set;
+    const struct candidate *candidate;
     struct conv_tile tile; /* sizes and strides; no pointers yet */
     enum residual residual;
     enum numbers numbers;
 };
 
-static size_t x_floats(const struct conv_tile *t) {
+static uint32_t nr_of(const struct conv_case *c) {
+    return c->candidate->kernels->nr;
+}
+
+/* What y is stored in. */
+static enum format stored(const struct conv_case *c) {
+    return c->tile.floats ? FORMAT_F32 : c->candidate->format;
+}
+
+static size_t x_words(const struct conv_tile *t) {
     return (t->pixels - 1) * t->x_pixel + (t->rows - 1) * t->x_row + (t->columns - 1) * t->x_column + t->run;
 }
 
-static size_t y_floats(const struct conv_tile *t) {
-    return (t->pixels - 1) * t->y_pixel + t->channels;
+static size_t y_pixel_words(const struct conv_case *c) {
+    return c->tile.channels / word_numbers(stored(c));
 }
 
-static size_t panel_rows(const struct conv_tile *t) {
-    return 1 + (size_t)t->rows * t->columns * t->run;
+static size_t y_words(const struct conv_case *c) {
+    return (c->tile.pixels - 1) * c->tile.y_pixel + y_pixel_words(c);
+}
+
+/* Biases, and scales of u8. */
+static size_t head_rows(const struct conv_case *c) {
+    return c->candidate->format == FORMAT_U8 ? 2 : 1;
+}
+
+static size_t panel_rows(const struct conv_case *c) {
+    return head_rows(c) + (size_t)c->tile.rows * c->tile.columns * c->tile.run;
+}
+
+/* Scales that bring sums of this many products into 0..255 and around; powers of two, so that some end at one half. */
+static void fill_u8_head(const struct conv_case *c) {
+    uint32_t nr = nr_of(c), products = 4 * c->tile.rows * c->tile.columns * c->tile.run;
+    int exponent = (int)lrint(log2(128 / (74 * 150 * sqrt(products))));
+    for (uint32_t n = 0; n < nr; n++) {
+        int32_t bias = (int32_t)pick(0, 200000) - 100000;
+        memcpy(&master[PANEL][n], &bias, sizeof bias);
+        float factor = c->numbers == INTEGERS ? 1 : test_float(&generator, 0.5F, 2);
+        master[PANEL][nr + n] = ldexpf(factor, exponent);
+    }
 }
 
 static void fill_case(const struct conv_case *c) {
-    uint32_t nr = c->set->nr;
-    fill(X, x_floats(&c->tile), c->numbers);
-    fill(PANEL, panel_rows(&c->tile) * nr, c->numbers);
-    fill(RESIDUAL, y_floats(&c->tile), c->numbers);
-    for (size_t row = 0; row < panel_rows(&c->tile); row++)
+    uint32_t nr = nr_of(c);
+    enum format format = c->candidate->format;
+    fill(X, format, 0, x_words(&c->tile), c->numbers);
+    fill(RESIDUAL, format, 0, y_words(c), c->numbers);
+    fill(PANEL, FORMAT_F32, 0, nr, c->numbers);
+    if (format == FORMAT_U8)
+        fill_u8_head(c);
+    fill(PANEL, format, head_rows(c) * nr, panel_rows(c) * nr, c->numbers);
+    for (size_t row = 0; row < panel_rows(c); row++)
         for (uint32_t n = c->tile.channels; n < nr; n++)
             master[PANEL][row * nr + n] = 0;
 }
@@ -130,9 +176,10 @@ static void fill_case(const struct conv_case *c) {
 /* Run with everything on this side of its guards; returns y. */
 static float *run_conv(const struct conv_case *c, enum side side) {
     struct conv_tile tile = c->tile;
-    size_t y_count = y_floats(&tile);
-    tile.x = place_copy(X, x_floats(&tile), side);
-    tile.panel = place_copy(PANEL, panel_rows(&tile) * c->set->nr, side);
+    size_t y_count = y_words(c);
+    tile.x = place_copy(X, x_words(&tile), side);
+    tile.panel = place_copy(PANEL, panel_rows(c) * nr_of(c), side);
+    tile.ahead = tile.panel;
     tile.y = place(Y, y_count, side);
     fill_canary(tile.y, y_count);
     if (c->residual == APART)
@@ -140,70 +187,98 @@ static float *run_conv(const struct conv_case *c, enum side side) {
     if (c->residual == IN_PLACE) {
         tile.residual = tile.y;
         for (uint32_t p = 0; p < tile.pixels; p++)
-            memcpy(tile.y + p * tile.y_pixel, master[RESIDUAL] + p * tile.y_pixel, tile.channels * sizeof(float));
+            memcpy(tile.y + p * tile.y_pixel, master[RESIDUAL] + p * tile.y_pixel, y_pixel_words(c) * sizeof(float));
     }
-    c->set->conv_tile(&tile);
+    c->candidate->kernels->conv_tile(&tile);
     return tile.y;
 }
 
-struct sum {
-    double value, magnitude; /* of what is added, and of its absolute values */
-    uint32_t terms;
-};
+/* Call `visit` for each product of one output number: a word of weights, and the word of x that it goes with. */
+static void each_product(const struct conv_case *c, uint32_t p, uint32_t n,
+                         void (*visit)(void *sum, const float *x, const float *w), void *sum) {
+    const struct conv_tile *t = &c->tile;
+    const float *w = master[PANEL] + head_rows(c) * nr_of(c) + n;
+    for (uint32_t i = 0; i < t->rows; i++)
+        for (uint32_t j = 0; j < t->columns; j++)
+            for (uint32_t k = 0; k < t->run; k++, w += nr_of(c))
+                visit(sum, master[X] + p * t->x_pixel + i * t->x_row + j * t->x_column + k, w);
+}
 
-static void add_term(struct sum *sum, double term) {
-    sum->value += term;
-    sum->magnitude += fabs(term);
-    sum->terms++;
+/* ---- f32 and bf16 ---- */
+
+static void add_f32(void *sum, const float *x, const float *w) {
+    add_term(sum, (double)*x * (double)*w);
+}
+
+static void add_bf16(void *sum, const float *x, const float *w) {
+    for (size_t i = 0; i < 2; i++)
+        add_term(sum, number_at(FORMAT_BF16, x, i) * number_at(FORMAT_BF16, w, i));
 }
 
 /* The formula above struct conv_tile, before the activation. */
 static struct sum naive_conv(const struct conv_case *c, uint32_t p, uint32_t n) {
-    const struct conv_tile *t = &c->tile;
-    const float *w = master[PANEL] + n;
+    enum format format = c->candidate->format;
     struct sum sum = {0};
-    add_term(&sum, (double)*w);
-    for (uint32_t i = 0; i < t->rows; i++)
-        for (uint32_t j = 0; j < t->columns; j++)
-            for (uint32_t k = 0; k < t->run; k++) {
-                w += c->set->nr;
-                add_term(&sum, (double)*w * (double)master[X][p * t->x_pixel + i * t->x_row + j * t->x_column + k]);
-            }
+    add_term(&sum, (double)master[PANEL][n]);
+    each_product(c, p, n, format == FORMAT_BF16 ? add_bf16 : add_f32, &sum);
     if (c->residual != NO_RESIDUAL)
-        add_term(&sum, (double)master[RESIDUAL][p * t->y_pixel + n]);
+        add_term(&sum, number_at(format, master[RESIDUAL] + p * c->tile.y_pixel, n));
     return sum;
 }
 
-/*
- * Each term is rounded once by every addition after it, and once more where multiply and add are two instructions: at
- * most terms + 1 times by 2^-24 of what stands there, which is no more than the magnitude. Twice that leaves room for
- * the higher orders. A ReLU brings two numbers no further apart. Small integers have no error at all.
- */
+/* Small integers have no error at all. */
 static double bound(const struct conv_case *c, struct sum sum) {
-    return c->numbers == INTEGERS ? 0 : 2 * sum.terms * UNIT * sum.magnitude;
+    return c->numbers == INTEGERS ? 0 : sum_bound(c->candidate->format, sum);
 }
 
-static void check_value(const struct conv_case *c, const float *y, uint32_t p, uint32_t n) {
+static bool is_right(const struct conv_case *c, uint32_t p, uint32_t n, double got, double *wanted) {
     struct sum sum = naive_conv(c, p, n);
-    double wanted = c->tile.relu && sum.value < 0 ? 0 : sum.value;
-    double got = (double)y[p * c->tile.y_pixel + n];
-    bool good = fabs(got - wanted) <= bound(c, sum);
+    *wanted = c->tile.relu && sum.value < 0 ? 0 : sum.value;
+    return is_near(stored(c), got, *wanted, bound(c, sum));
+}
+
+/* ---- u8 ---- */
+
+static void add_u8(void *sum, const float *x, const float *w) {
+    for (size_t i = 0; i < 4; i++)
+        *(int64_t *)sum += ((const uint8_t *)x)[i] * ((const int8_t *)w)[i];
+}
+
+static bool is_right_u8(const struct conv_case *c, uint32_t p, uint32_t n, double got, double *wanted) {
+    int32_t bias;
+    memcpy(&bias, &master[PANEL][n], sizeof bias);
+    int64_t sum = bias;
+    each_product(c, p, n, add_u8, &sum);
+    assert_true(sum == (int32_t)sum);
+    float a = (float)(int32_t)sum * master[PANEL][nr_of(c) + n];
+    if (c->residual != NO_RESIDUAL)
+        a += (float)number_at(FORMAT_U8, master[RESIDUAL] + p * c->tile.y_pixel, n) * c->tile.residual_scale;
+    *wanted = c->tile.floats ? (double)a : round_to_u8(a + c->tile.offset);
+    return got == *wanted;
+}
+
+/* ---- Convolution: check ---- */
+
+static void check_value(const struct conv_case *c, const float *y, uint32_t p, uint32_t n) {
+    double got = number_at(stored(c), y + p * c->tile.y_pixel, n), wanted;
+    bool good = (c->candidate->format == FORMAT_U8 ? is_right_u8 : is_right)(c, p, n, got, &wanted);
     if (!good)
-        print_error("%s: pixel %u of %u, channel %u of %u, window %ux%ux%u, residual %d, relu %d: %.9g, not %.9g\n",
-                    resnet_isa_name(c->set->isa), p, c->tile.pixels, n, c->tile.channels, c->tile.rows, c->tile.columns,
-                    c->tile.run, (int)c->residual, c->tile.relu, got, wanted);
+        print_error("%s: pixel %u of %u, channel %u of %u, window %ux%ux%u, residual %d, relu %d, floats %d: %.9g, not "
+                    "%.9g\n",
+                    c->candidate->name, p, c->tile.pixels, n, c->tile.channels, c->tile.rows, c->tile.columns,
+                    c->tile.run, (int)c->residual, c->tile.relu, c->tile.floats, got, wanted);
     assert_true(good);
 }
 
 static void check_gaps(const struct conv_case *c, const float *y) {
     for (uint32_t p = 0; p + 1 < c->tile.pixels; p++)
-        for (size_t n = c->tile.channels; n < c->tile.y_pixel; n++)
-            assert_true(is_canary(y + p * c->tile.y_pixel + n));
+        for (size_t i = y_pixel_words(c); i < c->tile.y_pixel; i++)
+            assert_true(is_canary(y + p * c->tile.y_pixel + i));
 }
 
 static void check_case(const struct conv_case *c) {
     static float first[1U << 14];
-    size_t size = y_floats(&c->tile) * sizeof(float);
+    size_t size = y_words(c) * sizeof(float);
     fill_case(c);
     float *y = run_conv(c, AT_END);
     for (uint32_t p = 0; p < c->tile.pixels; p++)
@@ -217,170 +292,198 @@ static void check_case(const struct conv_case *c) {
 /* ---- Convolution: which cases ---- */
 
 struct window {
-    uint32_t rows, columns, run, stride, gap; /* gap: floats between a pixel's channels and the next pixel */
+    uint32_t rows, columns, run, stride, gap; /* gap: words between a pixel's channels and the next pixel */
 };
 
-/* A tile as the executor would place it: `run` channels a pixel in rows just wide enough for the tile. */
-static struct conv_tile tile_over(struct window w, uint32_t pixels, uint32_t channels, uint32_t y_gap) {
+enum finish { LINEAR, RELU, FLOATS };
+
+/* What a tile writes. */
+struct result {
+    uint32_t pixels, channels, gap; /* of channels, at least: whole words are written */
+    enum residual residual;
+    enum finish finish;
+};
+
+/* A tile as the executor would place it: `run` words a pixel in rows just wide enough for the tile. */
+static struct conv_case make_case(const struct candidate *candidate, struct window w, struct result r,
+                                  enum numbers numbers) {
+    bool floats = r.finish == FLOATS;
+    uint32_t each = floats ? 1 : word_numbers(candidate->format), words = (r.channels + each - 1) / each;
     size_t pixel = w.run + w.gap;
-    return (struct conv_tile){.x_pixel = w.stride * pixel,
-                              .x_row = ((pixels - 1) * w.stride + w.columns) * pixel,
-                              .x_column = pixel,
-                              .rows = w.rows,
-                              .columns = w.columns,
-                              .run = w.run,
-                              .y_pixel = channels + y_gap,
-                              .pixels = pixels,
-                              .channels = channels};
-}
-
-static void each_set(void (*test)(const struct kernel_set *set)) {
-    for (int isa = RESNET_ISA_SCALAR; isa <= RESNET_ISA_AVX512; isa++) {
-        const struct kernel_set *set = cpu_kernels((resnet_isa)isa);
-        generator.state = (uint64_t)isa;
-        if (set)
-            test(set);
+    struct conv_tile tile = {.x_pixel = w.stride * pixel,
+                             .x_row = ((r.pixels - 1) * w.stride + w.columns) * pixel,
+                             .x_column = pixel,
+                             .rows = w.rows,
+                             .columns = w.columns,
+                             .run = w.run,
+                             .y_pixel = words + r.gap,
+                             .pixels = r.pixels,
+                             .channels = words * each,
+                             .relu = r.finish == RELU,
+                             .floats = floats,
+                             .residual_scale = test_float(&generator, 0, 2),
+                             .offset = test_float(&generator, -100, 200)};
+    if (numbers == INTEGERS) {
+        tile.residual_scale = 0.5F;
+        tile.offset = rintf(tile.offset);
     }
+    return (struct conv_case){candidate, tile, floats ? NO_RESIDUAL : r.residual, numbers};
 }
 
-static void random_convolutions(const struct kernel_set *set) {
+static void random_convolutions(const struct candidate *candidate) {
     const int shapes = random_shapes();
+    const uint32_t mr = candidate->kernels->mr, nr = candidate->kernels->nr;
     static const uint32_t side[] = {1, 1, 1, 2, 3, 3, 3, 7};
     for (int i = 0; i < shapes; i++) {
         struct window w = {side[pick(0, 7)], side[pick(0, 7)], pick(1, pick(1, 70)), pick(1, 3),
                            pick(0, 1) * pick(1, 20)};
-        struct conv_case c = {set, tile_over(w, pick(1, set->mr), pick(1, set->nr), pick(0, 1) * pick(1, 20)),
-                              (enum residual)pick(NO_RESIDUAL, IN_PLACE), (enum numbers)pick(INTEGERS, FRACTIONS)};
-        c.tile.relu = pick(0, 1);
+        struct result r = {pick(1, mr), pick(0, 1) ? nr : pick(1, nr), pick(0, 1) * pick(1, 20),
+                           (enum residual)pick(NO_RESIDUAL, IN_PLACE), (enum finish)pick(LINEAR, FLOATS)};
+        struct conv_case c = make_case(candidate, w, r, (enum numbers)pick(INTEGERS, FRACTIONS));
         check_case(&c);
     }
 }
 
 /* Every count of pixels and channels with every ending. */
-static void edge_tiles(const struct kernel_set *set) {
+static void edge_tiles(const struct candidate *candidate) {
     static const uint32_t runs[] = {1, 2, 3, 5, 17};
     uint32_t turn = 0;
-    for (uint32_t pixels = 1; pixels <= set->mr; pixels++)
-        for (uint32_t channels = 1; channels <= set->nr; channels++)
-            for (uint32_t ending = 0; ending < 12; ending++, turn++) {
+    for (uint32_t pixels = 1; pixels <= candidate->kernels->mr; pixels++)
+        for (uint32_t channels = 1; channels <= candidate->kernels->nr; channels++)
+            for (uint32_t ending = 0; ending < 18; ending++, turn++) {
                 struct window w = {1 + turn % 3, 1 + turn % 2, runs[turn % 5], 1 + turn % 2, 0};
-                struct conv_case c = {set, tile_over(w, pixels, channels, ending / 6 * 3), (enum residual)(ending % 3),
-                                      FRACTIONS};
-                c.tile.relu = ending / 3 % 2;
+                struct result r = {pixels, channels, ending / 9 * 3, (enum residual)(ending % 3),
+                                   (enum finish)(ending / 3 % 3)};
+                struct conv_case c = make_case(candidate, w, r, FRACTIONS);
                 check_case(&c);
             }
 }
 
 /* Every window up to 7x7, dense and not, with runs around the lengths of vectors. */
-static void edge_windows(const struct kernel_set *set) {
+static void edge_windows(const struct candidate *candidate) {
     static const uint32_t runs[] = {1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33};
+    const uint32_t mr = candidate->kernels->mr, nr = candidate->kernels->nr;
     uint32_t turn = 0;
     for (uint32_t rows = 1; rows <= 7; rows++)
         for (uint32_t columns = 1; columns <= 7; columns++)
-            for (uint32_t r = 0; r < COUNT(runs); r++, turn++) {
-                struct window w = {rows, columns, runs[r], 1 + turn % 3, turn % 2 * 16};
-                uint32_t pixels = turn % 2 ? set->mr : 1 + turn % set->mr;
-                uint32_t channels = turn % 4 < 2 ? set->nr : 1 + turn % set->nr;
-                struct conv_case c = {set, tile_over(w, pixels, channels, turn % 5), (enum residual)(turn % 3),
-                                      (enum numbers)(turn % 2)};
-                c.tile.relu = turn % 7 < 3;
+            for (uint32_t i = 0; i < COUNT(runs); i++, turn++) {
+                struct window w = {rows, columns, runs[i], 1 + turn % 3, turn % 2 * 16};
+                struct result r = {turn % 2 ? mr : 1 + turn % mr, turn % 4 < 2 ? nr : 1 + turn % nr, turn % 5,
+                                   (enum residual)(turn % 3), turn % 7 < 3 ? RELU : LINEAR};
+                struct conv_case c = make_case(candidate, w, r, (enum numbers)(turn % 2));
                 check_case(&c);
             }
 }
 
 static void test_random_convolutions(void **state) {
     (void)state;
-    each_set(random_convolutions);
+    each_candidate(random_convolutions);
 }
 
 static void test_edge_tiles(void **state) {
     (void)state;
-    each_set(edge_tiles);
+    each_candidate(edge_tiles);
 }
 
 static void test_edge_windows(void **state) {
     (void)state;
-    each_set(edge_windows);
+    each_candidate(edge_windows);
 }
 
 /* ---- Convolution: what the tile's size must not change ---- */
 
+#define MOST_Y (64 * 64) /* words of a dense tile */
+
+/* The whole tile's result, which is then dense. */
+static void run_whole(const struct conv_case *c, float wanted[MOST_Y]) {
+    assert_true(y_words(c) <= MOST_Y);
+    fill_case(c);
+    memcpy(wanted, run_conv(c, AT_END), y_words(c) * sizeof(float));
+}
+
 /* Compute `pixels` of them from pixel `first` on, as a tile of its own, and compare with the whole tile's result. */
 static void check_part(const struct conv_case *whole, const float *wanted, uint32_t first, uint32_t pixels) {
-    float y[64 * 64];
+    float y[MOST_Y];
     const struct conv_tile *t = &whole->tile;
     struct conv_tile part = *t;
     part.pixels = pixels;
     part.x = master[X] + first * t->x_pixel;
-    part.panel = master[PANEL];
-    part.residual = master[RESIDUAL] + first * t->y_pixel;
+    part.panel = part.ahead = master[PANEL];
+    part.residual = t->floats ? NULL : master[RESIDUAL] + first * t->y_pixel;
     part.y = y;
-    whole->set->conv_tile(&part);
+    whole->candidate->kernels->conv_tile(&part);
     assert_memory_equal(y, wanted + first * t->y_pixel, pixels * t->y_pixel * sizeof(float));
 }
 
-static void splits_of_a_tile(const struct kernel_set *set) {
-    for (int i = 0; i < 20; i++) {
+static void splits_of_a_tile(const struct candidate *candidate) {
+    const uint32_t mr = candidate->kernels->mr, nr = candidate->kernels->nr;
+    for (int i = 0; i < 24; i++) {
         struct window w = {pick(1, 3), pick(1, 3), pick(1, 40), pick(1, 2), 0};
-        struct conv_case c = {set, tile_over(w, set->mr, i % 2 ? set->nr : pick(1, set->nr), 0), APART, FRACTIONS};
-        float wanted[64 * 64];
-        assert_true(set->mr <= 64 && set->nr <= 64);
-        c.tile.relu = pick(0, 1);
-        fill_case(&c);
-        memcpy(wanted, run_conv(&c, AT_END), y_floats(&c.tile) * sizeof(float));
-        for (uint32_t pixels = 1; pixels <= set->mr; pixels++)
-            for (uint32_t first = 0; first + pixels <= set->mr; first++)
+        struct result r = {mr, i % 2 ? nr : pick(1, nr), 0, APART, (enum finish)(i % 3)};
+        struct conv_case c = make_case(candidate, w, r, FRACTIONS);
+        float wanted[MOST_Y];
+        run_whole(&c, wanted);
+        for (uint32_t pixels = 1; pixels <= mr; pixels++)
+            for (uint32_t first = 0; first + pixels <= mr; first++)
                 check_part(&c, wanted, first, pixels);
     }
 }
 
 /* The last panel's channels are computed as they would be among others. */
-static void narrow_panels(const struct kernel_set *set) {
-    struct window w = {3, 1, 21, 1, 0};
-    struct conv_case c = {set, tile_over(w, set->mr, set->nr, 0), APART, FRACTIONS};
-    float wanted[64 * 64];
-    c.tile.relu = true;
-    fill_case(&c);
-    memcpy(wanted, run_conv(&c, AT_END), y_floats(&c.tile) * sizeof(float));
-    for (c.tile.channels = 1; c.tile.channels < set->nr; c.tile.channels++) {
+static void narrow_panels(const struct candidate *candidate) {
+    const uint32_t mr = candidate->kernels->mr, nr = candidate->kernels->nr, each = word_numbers(candidate->format);
+    struct conv_case c =
+        make_case(candidate, (struct window){3, 1, 21, 1, 0}, (struct result){mr, nr, 0, APART, RELU}, FRACTIONS);
+    float wanted[MOST_Y];
+    run_whole(&c, wanted);
+    for (c.tile.channels = each; c.tile.channels < nr; c.tile.channels += each) {
         const float *y = run_conv(&c, AT_END);
-        for (uint32_t p = 0; p < set->mr; p++)
-            assert_memory_equal(y + p * c.tile.y_pixel, wanted + p * c.tile.y_pixel, c.tile.channels * sizeof(float));
+        for (uint32_t p = 0; p < mr; p++)
+            assert_memory_equal(y + p * c.tile.y_pixel, wanted + p * c.tile.y_pixel, y_pixel_words(&c) * sizeof(float));
     }
 }
 
 static void test_result_does_not_depend_on_the_tile(void **state) {
     (void)state;
-    each_set(splits_of_a_tile);
-    each_set(narrow_panels);
+    each_candidate(splits_of_a_tile);
+    each_candidate(narrow_panels);
 }
 
 /* ---- Convolution: special numbers ---- */
 
-/* One product, x * 1 + bias + residual, at every place of a tile of this many channels. */
-static void check_special(const struct kernel_set *set, uint32_t channels, const float in[3], bool relu, float wanted) {
-    struct conv_case c = {set, tile_over((struct window){1, 1, 1, 1, 0}, set->mr, channels, 0), APART, INTEGERS};
-    c.tile.relu = relu;
+/* All numbers in these words of a role. */
+static void fill_with(enum role role, enum format format, size_t begin, size_t end, float value) {
+    for (size_t i = begin * word_numbers(format); i < end * word_numbers(format); i++)
+        set_number(format, master[role], i, value);
+}
+
+/* One word of products, all `x` times 1, at every place of a tile of this many channels. */
+static struct conv_case one_product(const struct candidate *candidate, uint32_t channels, enum finish finish, float x) {
+    struct result r = {candidate->kernels->mr, channels, 0, APART, finish};
+    struct conv_case c = make_case(candidate, (struct window){1, 1, 1, 1, 0}, r, INTEGERS);
     fill_case(&c);
-    for (uint32_t p = 0; p < set->mr; p++)
-        master[X][p] = in[0];
-    for (uint32_t n = 0; n < channels; n++) {
-        master[PANEL][n] = in[1];
-        master[PANEL][set->nr + n] = 1;
-    }
-    for (uint32_t i = 0; i < y_floats(&c.tile); i++)
-        master[RESIDUAL][i] = in[2];
+    fill_with(X, candidate->format, 0, x_words(&c.tile), x);
+    fill_with(PANEL, candidate->format, head_rows(&c) * nr_of(&c), panel_rows(&c) * nr_of(&c), 1);
+    return c;
+}
+
+static void check_special(const struct candidate *candidate, uint32_t channels, const float in[3], enum finish finish,
+                          float wanted) {
+    struct conv_case c = one_product(candidate, channels, finish, in[0]);
+    fill_with(PANEL, FORMAT_F32, 0, nr_of(&c), in[1]);
+    fill_with(RESIDUAL, candidate->format, 0, y_words(&c), in[2]);
     const float *y = run_conv(&c, AT_END);
-    for (uint32_t i = 0; i < set->mr * channels; i++) {
-        bool good = isnan(wanted) ? isnan(y[i]) != 0 : y[i] == wanted;
+    for (size_t i = 0; i < y_words(&c) * word_numbers(candidate->format); i++) {
+        double got = number_at(candidate->format, y, i);
+        bool good = isnan(wanted) ? isnan(got) != 0 : got == (double)wanted;
         if (!good)
-            print_error("%s, %u channels: x %g, bias %g, residual %g, relu %d: %g, not %g\n", resnet_isa_name(set->isa),
-                        channels, (double)in[0], (double)in[1], (double)in[2], relu, (double)y[i], (double)wanted);
+            print_error("%s, %u channels: x %g, bias %g, residual %g, relu %d: %g, not %g\n", candidate->name, channels,
+                        (double)in[0], (double)in[1], (double)in[2], finish, got, (double)wanted);
         assert_true(good);
     }
 }
 
-static void special_numbers(const struct kernel_set *set) {
+static void special_numbers(const struct candidate *candidate) {
     static const struct {
         float in[3]; /* x, bias, residual */
         float linear, rectified;
@@ -396,16 +499,54 @@ static void special_numbers(const struct kernel_set *set) {
         {{3e38F, 3e38F, 0}, INFINITY, INFINITY},
         {{-3e38F, -3e38F, 0}, -INFINITY, 0},
     };
-    for (size_t i = 0; i < COUNT(cases); i++)
-        for (uint32_t channels = set->nr - 1; channels <= set->nr; channels++) {
-            check_special(set, channels, cases[i].in, false, cases[i].linear);
-            check_special(set, channels, cases[i].in, true, cases[i].rectified);
+    uint32_t nr = candidate->kernels->nr;
+    for (size_t i = 0; candidate->format != FORMAT_U8 && i < COUNT(cases); i++)
+        for (uint32_t channels = nr - word_numbers(candidate->format); channels <= nr;
+             channels += word_numbers(candidate->format)) {
+            check_special(candidate, channels, cases[i].in, LINEAR, cases[i].linear);
+            check_special(candidate, channels, cases[i].in, RELU, cases[i].rectified);
         }
+}
+
+/* Every half from -10 to 265, then what only a broken model gives: each of these is a sum of integers, its scale and an
+ * offset. */
+static void check_rounding(const struct candidate *candidate, uint32_t channels) {
+    static const struct {
+        float scale, offset;
+        uint8_t wanted; /* of 20 */
+    } broken[] = {{1e30F, 0, 255},   {INFINITY, 0, 255}, {-INFINITY, 0, 0}, {1, 3e38F, 255},
+                  {1, -3e38F, 0},    {NAN, 0, 0},        {1, NAN, 0},       {1, INFINITY, 255},
+                  {1, -INFINITY, 0}, {1e8F, 0, 255},     {2.2e8F, 0, 255},  {-1e8F, 0, 0}};
+    struct conv_case c = one_product(candidate, channels, LINEAR, 0);
+    c.residual = NO_RESIDUAL;
+    for (int32_t sum = -20; sum <= 530 + (int32_t)COUNT(broken); sum++) {
+        bool whole = sum <= 530;
+        int32_t bias = whole ? sum : 20;
+        float scale = whole ? 0.5F : broken[sum - 531].scale;
+        c.tile.offset = whole ? 0 : broken[sum - 531].offset;
+        for (uint32_t n = 0; n < nr_of(&c); n++) {
+            memcpy(&master[PANEL][n], &bias, sizeof bias);
+            master[PANEL][nr_of(&c) + n] = scale;
+        }
+        int32_t even = (sum + 1) / 2 - (sum % 4 == 1 ? 1 : 0); /* the even one of two neighbours */
+        uint8_t wanted = !whole ? broken[sum - 531].wanted : sum < 0 ? 0 : even > 255 ? 255 : (uint8_t)even;
+        const uint8_t *y = (const uint8_t *)run_conv(&c, AT_END);
+        for (size_t i = 0; i < y_words(&c) * 4; i++)
+            assert_int_equal(y[i], wanted);
+    }
+}
+
+static void rounding_to_bytes(const struct candidate *candidate) {
+    if (candidate->format != FORMAT_U8)
+        return;
+    check_rounding(candidate, candidate->kernels->nr);
+    check_rounding(candidate, candidate->kernels->nr - 4);
 }
 
 static void test_special_numbers(void **state) {
     (void)state;
-    each_set(special_numbers);
+    each_candidate(special_numbers);
+    each_candidate(rounding_to_bytes);
 }
 
 /* ---- Winograd's transforms ---- */
@@ -416,15 +557,6 @@ static const double input_rows[6][6] = {{4, 0, -5, 0, 1, 0},  {0, -4, -4, 1, 1, 
 static const double output_rows[4][6] = {
     {1, 1, 1, 1, 1, 0}, {0, 1, -1, 2, -2, 0}, {0, 1, 1, 4, 4, 0}, {0, 1, -1, 8, -8, 1}};
 
-/* (row' m column) of 6x6 numbers that lie `step` apart. */
-static struct sum naive_transform(const double row[6], const double column[6], const float *m, size_t step) {
-    struct sum sum = {0};
-    for (size_t i = 0; i < 6; i++)
-        for (size_t j = 0; j < 6; j++)
-            add_term(&sum, row[i] * column[j] * (double)m[(6 * i + j) * step]);
-    return sum;
-}
-
 /* Each of two passes rounds at most four times, bias and residual once each: ten times 2^-24 of no more than the
  * magnitude, doubled for the higher orders. Integers are exact: so are the factors. */
 static double transform_bound(enum numbers numbers, struct sum sum) {
@@ -432,125 +564,145 @@ static double transform_bound(enum numbers numbers, struct sum sum) {
 }
 
 struct winograd_case {
-    const struct kernel_set *set;
+    const struct candidate *candidate;
     struct winograd_output output; /* sizes and strides; no pointers yet */
     enum residual residual;
     enum numbers numbers;
 };
 
+/* Words of a pixel's channels. */
+static size_t winograd_words(const struct winograd_case *c) {
+    return c->output.channels / word_numbers(c->candidate->format);
+}
+
+static size_t rows_words(const struct winograd_case *c, size_t row) {
+    return (c->output.rows - 1) * row + (c->output.columns - 1) * c->output.y_pixel + winograd_words(c);
+}
+
 static float *run_winograd_input(const struct winograd_case *c, enum side side) {
-    uint32_t channels = c->output.channels;
-    size_t count = 35 * c->output.element + channels;
-    const float *x = place_copy(X, 36 * (size_t)channels, side), *patch[36];
+    size_t count = 35 * c->output.element + c->output.channels, words = winograd_words(c);
+    const float *x = place_copy(X, 36 * words, side), *patch[36];
     for (size_t e = 0; e < 36; e++)
-        patch[e] = x + e * channels;
+        patch[e] = x + e * words;
     float *v = place(PANEL, count, side);
     fill_canary(v, count);
-    c->set->winograd_input(patch, channels, v, c->output.element);
+    c->candidate->winograd->input(patch, c->output.channels, v, c->output.element);
     return v;
 }
 
+/* (row' m column)[n] of 6x6 pixels that lie `step` words apart. */
+static struct sum naive_transform(const double row[6], const double column[6], enum format format, const float *m,
+                                  size_t step, uint32_t n) {
+    struct sum sum = {0};
+    for (size_t i = 0; i < 6; i++)
+        for (size_t j = 0; j < 6; j++)
+            add_term(&sum, row[i] * column[j] * number_at(format, m + (6 * i + j) * step, n));
+    return sum;
+}
+
 static void check_winograd_input(const struct winograd_case *c, const float *v) {
-    uint32_t channels = c->output.channels;
     for (size_t e = 0; e < 36; e++) {
-        for (uint32_t n = 0; n < channels; n++) {
-            struct sum sum = naive_transform(input_rows[e / 6], input_rows[e % 6], master[X] + n, channels);
+        for (uint32_t n = 0; n < c->output.channels; n++) {
+            struct sum sum = naive_transform(input_rows[e / 6], input_rows[e % 6], c->candidate->format, master[X],
+                                             winograd_words(c), n);
             double got = (double)v[e * c->output.element + n];
             assert_true(fabs(got - sum.value) <= transform_bound(c->numbers, sum));
         }
-        for (size_t n = channels; e < 35 && n < c->output.element; n++)
+        for (size_t n = c->output.channels; e < 35 && n < c->output.element; n++)
             assert_true(is_canary(v + e * c->output.element + n));
     }
 }
 
-static size_t rows_floats(const struct winograd_output *t, size_t row) {
-    return (t->rows - 1) * row + (t->columns - 1) * t->y_pixel + t->channels;
-}
-
 static float *run_winograd_output(const struct winograd_case *c, enum side side) {
     struct winograd_output t = c->output;
-    size_t y_count = rows_floats(&t, t.y_row);
+    size_t y_count = rows_words(c, t.y_row);
     t.products = place_copy(PANEL, 35 * t.element + t.channels, side);
     t.bias = place_copy(BIAS, t.channels, side);
     t.y = place(Y, y_count, side);
     fill_canary(t.y, y_count);
     if (c->residual == APART)
-        t.residual = place_copy(RESIDUAL, rows_floats(&t, t.residual_row), side);
+        t.residual = place_copy(RESIDUAL, rows_words(c, t.residual_row), side);
     if (c->residual == IN_PLACE) {
         t.residual = t.y;
         for (size_t i = 0; i < t.rows; i++)
             for (size_t j = 0; j < t.columns; j++)
                 memcpy(t.y + i * t.y_row + j * t.y_pixel, master[RESIDUAL] + i * t.y_row + j * t.y_pixel,
-                       t.channels * sizeof(float));
+                       winograd_words(c) * sizeof(float));
     }
-    c->set->winograd_output(&t);
+    c->candidate->winograd->output(&t);
     return t.y;
 }
 
 static void check_winograd_pixel(const struct winograd_case *c, const float *y, uint32_t i, uint32_t j) {
     const struct winograd_output *t = &c->output;
+    enum format format = c->candidate->format;
     for (uint32_t n = 0; n < t->channels; n++) {
-        struct sum sum = naive_transform(output_rows[i], output_rows[j], master[PANEL] + n, t->element);
+        struct sum sum = naive_transform(output_rows[i], output_rows[j], FORMAT_F32, master[PANEL], t->element, n);
         add_term(&sum, (double)master[BIAS][n]);
         if (c->residual != NO_RESIDUAL)
-            add_term(&sum, (double)master[RESIDUAL][i * t->residual_row + j * t->y_pixel + n]);
+            add_term(&sum, number_at(format, master[RESIDUAL] + i * t->residual_row + j * t->y_pixel, n));
         double wanted = t->relu && sum.value < 0 ? 0 : sum.value;
-        double got = (double)y[i * t->y_row + j * t->y_pixel + n];
-        assert_true(fabs(got - wanted) <= transform_bound(c->numbers, sum));
+        double got = number_at(format, y + i * t->y_row + j * t->y_pixel, n);
+        assert_true(is_near(format, got, wanted, transform_bound(c->numbers, sum)));
     }
 }
 
-/* Every float of y that is no pixel's. */
-static void check_winograd_gaps(const struct winograd_output *t, const float *y) {
-    for (size_t at = 0; at < rows_floats(t, t->y_row); at++) {
-        size_t column = at % t->y_row / t->y_pixel, channel = at % t->y_row % t->y_pixel;
-        assert_true((column < t->columns && channel < t->channels) || is_canary(y + at));
-    }
-}
-
-static void check_winograd(const struct winograd_case *c) {
-    static float first[1U << 18];
+/* Every word of y that is no pixel's. */
+static void check_winograd_gaps(const struct winograd_case *c, const float *y) {
     const struct winograd_output *t = &c->output;
-    size_t v_size = (35 * t->element + t->channels) * sizeof(float);
-    size_t y_size = rows_floats(t, t->y_row) * sizeof(float);
-    fill(X, 36 * (size_t)t->channels, c->numbers);
+    for (size_t at = 0; at < rows_words(c, t->y_row); at++) {
+        size_t column = at % t->y_row / t->y_pixel, word = at % t->y_row % t->y_pixel;
+        assert_true((column < t->columns && word < winograd_words(c)) || is_canary(y + at));
+    }
+}
+
+static void check_winograd_to(const struct winograd_case *c) {
+    static float first[1U << 18];
+    size_t v_size = (35 * c->output.element + c->output.channels) * sizeof(float);
+    fill(X, c->candidate->format, 0, 36 * winograd_words(c), c->numbers);
     float *v = run_winograd_input(c, AT_END);
     check_winograd_input(c, v);
     memcpy(first, v, v_size);
     assert_memory_equal(run_winograd_input(c, AT_START), first, v_size);
+}
 
-    fill(PANEL, v_size / sizeof(float), c->numbers);
-    fill(BIAS, t->channels, c->numbers);
-    fill(RESIDUAL, rows_floats(t, t->residual_row), c->numbers);
+static void check_winograd_from(const struct winograd_case *c) {
+    static float first[1U << 14];
+    const struct winograd_output *t = &c->output;
+    size_t y_size = rows_words(c, t->y_row) * sizeof(float);
+    fill(PANEL, FORMAT_F32, 0, 35 * t->element + t->channels, c->numbers);
+    fill(BIAS, FORMAT_F32, 0, t->channels, c->numbers);
+    fill(RESIDUAL, c->candidate->format, 0, rows_words(c, t->residual_row), c->numbers);
     float *y = run_winograd_output(c, AT_END);
     for (uint32_t i = 0; i < t->rows; i++)
         for (uint32_t j = 0; j < t->columns; j++)
             check_winograd_pixel(c, y, i, j);
-    check_winograd_gaps(t, y);
+    check_winograd_gaps(c, y);
     memcpy(first, y, y_size);
     assert_memory_equal(run_winograd_output(c, AT_START), first, y_size);
 }
 
-static void winograd_shapes(const struct kernel_set *set) {
-    for (uint32_t i = 0; i < 2400; i++) {
+static void winograd_shapes(const struct candidate *candidate) {
+    for (uint32_t i = 0; candidate->winograd && i < 2400; i++) {
         struct winograd_case c = {
-            .set = set, .residual = (enum residual)(i / 16 % 3), .numbers = (enum numbers)(i % 5 < 3)};
+            .candidate = candidate, .residual = (enum residual)(i / 16 % 3), .numbers = (enum numbers)(i % 5 < 3)};
         struct winograd_output *t = &c.output;
         t->rows = 1 + i % 4;
         t->columns = 1 + i / 4 % 4;
         t->channels = 16 * pick(1, pick(1, 4));
         t->element = t->channels + pick(0, 1) * pick(1, 40);
-        t->y_pixel = t->channels + pick(0, 1) * pick(1, 20);
+        t->y_pixel = winograd_words(&c) + pick(0, 1) * pick(1, 20);
         t->y_row = t->columns * t->y_pixel + pick(0, 1) * pick(1, 50);
         t->residual_row = c.residual == IN_PLACE ? t->y_row : t->columns * t->y_pixel + pick(0, 50);
         t->relu = pick(0, 1);
-        check_winograd(&c);
+        check_winograd_to(&c);
+        check_winograd_from(&c);
     }
 }
 
 static void test_winograd_transforms(void **state) {
     (void)state;
-    each_set(winograd_shapes);
+    each_candidate(winograd_shapes);
 }
 
 /* ---- Pooling ---- */
@@ -558,144 +710,237 @@ static void test_winograd_transforms(void **state) {
 typedef void pool_kernel(const struct pool_window *window);
 
 struct pool_case {
-    const struct kernel_set *set;
+    const struct candidate *candidate;
     struct pool_window window; /* no pointers yet */
     enum numbers numbers;
 };
 
-static size_t pool_x_floats(const struct pool_window *w) {
-    return (w->rows - 1) * w->x_row + (w->columns - 1) * w->x_pixel + w->channels;
+static size_t pool_words(const struct pool_case *c) {
+    return c->window.channels / word_numbers(c->candidate->format);
 }
 
-static const float *run_pool(pool_kernel *kernel, const struct pool_window *window, enum side side) {
-    struct pool_window w = *window;
-    w.x = place_copy(X, pool_x_floats(&w), side);
-    w.y = place(Y, w.channels, side);
-    fill_canary(w.y, w.channels);
+static size_t pool_x_words(const struct pool_case *c) {
+    return (c->window.rows - 1) * c->window.x_row + (c->window.columns - 1) * c->window.x_pixel + pool_words(c);
+}
+
+static const float *run_pool(pool_kernel *kernel, const struct pool_case *c, enum side side) {
+    struct pool_window w = c->window;
+    w.x = place_copy(X, pool_x_words(c), side);
+    w.y = place(Y, pool_words(c), side);
+    fill_canary(w.y, pool_words(c));
     kernel(&w);
     return w.y;
 }
 
-static void check_max(const struct pool_case *c, const float *y, uint32_t channel) {
-    float best = -INFINITY;
-    for (uint32_t i = 0; i < c->window.rows; i++)
-        for (uint32_t j = 0; j < c->window.columns; j++)
-            best = fmaxf(best, master[X][i * c->window.x_row + j * c->window.x_pixel + channel]);
-    assert_true(y[channel] == best);
+/* Tap (i, j). */
+static double tap_at(const struct pool_case *c, uint32_t i, uint32_t j, uint32_t channel) {
+    const float *pixel = master[X] + i * c->window.x_row + j * c->window.x_pixel;
+    return number_at(c->candidate->format, pixel, channel);
 }
 
-/* As for a convolution: one addition a term, and the division by the area, as one or two operations. */
-static void check_mean(const struct pool_case *c, const float *y, uint32_t channel) {
+static bool max_is_right(const struct pool_case *c, double got, uint32_t channel) {
+    double best = -INFINITY;
+    for (uint32_t i = 0; i < c->window.rows; i++)
+        for (uint32_t j = 0; j < c->window.columns; j++)
+            if (tap_at(c, i, j, channel) > best)
+                best = tap_at(c, i, j, channel);
+    return got == best;
+}
+
+/* As for a convolution: one addition a term; besides, the scale is rounded, and its product. Exact where the area is a
+ * power of two. Bytes are exact: their sum is, and the product is rounded to f32. */
+static bool mean_is_right(const struct pool_case *c, double got, uint32_t channel) {
     struct sum sum = {0};
     for (uint32_t i = 0; i < c->window.rows; i++)
         for (uint32_t j = 0; j < c->window.columns; j++)
-            add_term(&sum, (double)master[X][i * c->window.x_row + j * c->window.x_pixel + channel]);
+            add_term(&sum, tap_at(c, i, j, channel));
+    if (c->candidate->format == FORMAT_U8)
+        return got == round_to_u8((float)sum.value * c->window.scale);
     bool exact = c->numbers == INTEGERS && (sum.terms & (sum.terms - 1)) == 0;
-    double limit = exact ? 0 : 2 * sum.terms * UNIT * sum.magnitude / sum.terms;
-    assert_true(fabs((double)y[channel] - sum.value / sum.terms) <= limit);
+    double limit = exact ? 0 : 2 * (sum.terms + 2) * UNIT * sum.magnitude / sum.terms;
+    return is_near(c->candidate->format, got, sum.value / sum.terms, limit);
 }
 
 static void check_pool(const struct pool_case *c, pool_kernel *kernel,
-                       void (*check)(const struct pool_case *c, const float *y, uint32_t channel)) {
+                       bool (*check)(const struct pool_case *c, double got, uint32_t channel)) {
     float first[512];
-    const float *y = run_pool(kernel, &c->window, AT_END);
+    const float *y = run_pool(kernel, c, AT_END);
     for (uint32_t channel = 0; channel < c->window.channels; channel++)
-        check(c, y, channel);
-    memcpy(first, y, c->window.channels * sizeof *y);
-    assert_memory_equal(run_pool(kernel, &c->window, AT_START), first, c->window.channels * sizeof *y);
+        assert_true(check(c, number_at(c->candidate->format, y, channel), channel));
+    memcpy(first, y, pool_words(c) * sizeof *y);
+    assert_memory_equal(run_pool(kernel, c, AT_START), first, pool_words(c) * sizeof *y);
 }
 
 static void check_pools(const struct pool_case *c) {
-    fill(X, pool_x_floats(&c->window), c->numbers);
-    check_pool(c, c->set->max_window, check_max);
-    check_pool(c, c->set->mean_window, check_mean);
+    fill(X, c->candidate->format, 0, pool_x_words(c), c->numbers);
+    check_pool(c, c->candidate->kernels->max_window, max_is_right);
+    check_pool(c, c->candidate->kernels->mean_window, mean_is_right);
 }
 
-static struct pool_window window_over(uint32_t rows, uint32_t columns, uint32_t channels, uint32_t gap) {
-    return (struct pool_window){.x_pixel = channels + gap,
-                                .x_row = (channels + gap) * columns + gap,
-                                .rows = rows,
-                                .columns = columns,
-                                .channels = channels};
+/* A window of so many words. */
+static struct pool_case pool_over(const struct candidate *candidate, uint32_t rows, uint32_t columns, uint32_t words) {
+    struct pool_window window = {.x_pixel = words,
+                                 .x_row = words * columns,
+                                 .rows = rows,
+                                 .columns = columns,
+                                 .channels = words * word_numbers(candidate->format),
+                                 .scale = 1 / (float)(rows * columns)};
+    return (struct pool_case){candidate, window, (enum numbers)pick(INTEGERS, FRACTIONS)};
 }
 
-static void random_pools(const struct kernel_set *set) {
+static void random_pools(const struct candidate *candidate) {
     const int shapes = random_shapes();
     for (int i = 0; i < shapes; i++) {
-        struct pool_case c = {set, window_over(pick(1, 9), pick(1, 9), pick(1, 130), pick(0, 1) * pick(1, 30)),
-                              (enum numbers)pick(INTEGERS, FRACTIONS)};
+        struct pool_case c = pool_over(candidate, pick(1, 9), pick(1, 9), pick(1, 130));
+        c.window.x_pixel += pick(0, 1) * pick(1, 30);
+        c.window.x_row = c.window.x_pixel * c.window.columns + pick(0, 1) * pick(1, 30);
+        if (candidate->format == FORMAT_U8)
+            c.window.scale *= test_float(&generator, 0.5F, 4); /* between two scales of activations */
         check_pools(&c);
     }
 }
 
-static void edge_pools(const struct kernel_set *set) {
+static void edge_pools(const struct candidate *candidate) {
     for (uint32_t rows = 1; rows <= 7; rows++)
         for (uint32_t columns = 1; columns <= 7; columns++)
-            for (uint32_t channels = 1; channels <= 35; channels++)
-                check_pools(&(struct pool_case){set, window_over(rows, columns, channels, channels % 3),
-                                                (enum numbers)(channels % 2)});
+            for (uint32_t words = 1; words <= 35; words++) {
+                struct pool_case c = pool_over(candidate, rows, columns, words);
+                check_pools(&c);
+            }
 }
 
-static void infinite_pools(const struct kernel_set *set) {
-    struct pool_window w = window_over(3, 3, 37, 0);
-    for (size_t i = 0; i < pool_x_floats(&w); i++)
-        master[X][i] = -INFINITY;
-    for (uint32_t c = 0; c < 37; c++)
-        assert_true(run_pool(set->max_window, &w, AT_END)[c] == -INFINITY);
-    for (uint32_t c = 0; c < 37; c++)
-        master[X][4 * w.x_pixel + c] = c % 2 ? INFINITY : -1;
-    for (uint32_t c = 0; c < 37; c++)
-        assert_true(run_pool(set->max_window, &w, AT_END)[c] == (c % 2 ? INFINITY : -1));
+static void infinite_pools(const struct candidate *candidate) {
+    enum format format = candidate->format;
+    struct pool_case c = pool_over(candidate, 3, 3, 37);
+    if (format == FORMAT_U8)
+        return;
+    fill_with(X, format, 0, pool_x_words(&c), -INFINITY);
+    check_pool(&c, candidate->kernels->max_window, max_is_right);
+    for (size_t i = 0; i < 37; i++)
+        fill_with(X, format, 4 * c.window.x_pixel + i, 4 * c.window.x_pixel + i + 1, i % 2 ? INFINITY : -1);
+    check_pool(&c, candidate->kernels->max_window, max_is_right);
 }
 
 static void test_random_pools(void **state) {
     (void)state;
-    each_set(random_pools);
+    each_candidate(random_pools);
 }
 
 static void test_edge_pools(void **state) {
     (void)state;
-    each_set(edge_pools);
-    each_set(infinite_pools);
+    each_candidate(edge_pools);
+    each_candidate(infinite_pools);
+}
+
+/* ---- Conversion from f32 ---- */
+
+/* Numbers that a caller may pass as they are. */
+static const float strange[] = {NAN, INFINITY, -INFINITY, 3e38F, -3e38F, 1e9F, -0.0F};
+
+static double converted(enum format format, float x, float factor, float term) {
+    float product = x * factor;
+    float value = product + term;
+    return format == FORMAT_U8     ? round_to_u8(value)
+           : format == FORMAT_BF16 ? nearest_bf16((double)value)
+                                   : (double)value;
+}
+
+static void check_conversion(const struct candidate *candidate, uint32_t count, const float factor[16],
+                             const float term[16]) {
+    uint32_t words = count / word_numbers(candidate->format);
+    for (enum side side = AT_END; side <= AT_START; side++) {
+        const float *x = place_copy(X, count, side);
+        float *y = place(Y, words, side);
+        candidate->kernels->convert(x, y, count, factor, term);
+        for (uint32_t i = 0; i < count; i++) {
+            double wanted = converted(candidate->format, x[i], factor[i % 16], term[i % 16]);
+            double got = number_at(candidate->format, y, i);
+            assert_true(isnan(wanted) ? isnan(got) : got == wanted);
+        }
+    }
+}
+
+/* Pixels and halves between them, numbers, and what is none. */
+static void conversions(const struct candidate *candidate) {
+    for (uint32_t turn = 0; turn < 1000; turn++) {
+        float factor[16], term[16];
+        uint32_t count = 4 * pick(1, 40);
+        bool halves = turn % 2;
+        for (uint32_t i = 0; i < 16; i++) {
+            factor[i] = halves ? 0.5F : test_float(&generator, 10, 200);
+            term[i] = halves ? 0 : test_float(&generator, 0, 255);
+        }
+        for (uint32_t i = 0; i < count; i++)
+            master[X][i] = pick(0, 9) == 0 ? strange[pick(0, COUNT(strange) - 1)]
+                           : halves        ? (float)pick(0, 520) - 5
+                                           : test_float(&generator, -3, 3);
+        check_conversion(candidate, count, factor, term);
+    }
+}
+
+static void test_conversions(void **state) {
+    (void)state;
+    each_candidate(conversions);
 }
 
 /* ---- The tables themselves, and the peak ---- */
 
-static void sane_set(const struct kernel_set *set) {
-    assert_true(set->mr >= 1 && set->nr >= 1);
-    assert_non_null(set->conv_tile);
-    assert_non_null(set->max_window);
-    assert_non_null(set->mean_window);
-    assert_non_null(set->winograd_input);
-    assert_non_null(set->winograd_output);
-    assert_true(set->flops_a_round >= 2);
-    assert_true(isfinite(set->fma_rounds(0)) && isfinite(set->fma_rounds(1000)));
+static void sane_candidate(const struct candidate *candidate) {
+    const struct format_kernels *k = candidate->kernels;
+    assert_true(k->mr >= 1 && k->nr >= 4 && k->nr % 4 == 0);
+    assert_true(k->conv_tile && k->max_window && k->mean_window && k->convert);
+    assert_true(!candidate->winograd || (candidate->winograd->input && candidate->winograd->output));
+    assert_true(!candidate->winograd || candidate->winograd->products->nr == k->nr);
+    assert_true(k->ops_a_round >= 2);
+    assert_true(k->dot_rounds(0) == 0 && k->dot_rounds(1000) == 0); /* products of zeros */
+}
+
+static struct candidate looked_for;
+static bool found;
+
+static void look_at(const struct candidate *candidate) {
+    found |= candidate->kernels == looked_for.kernels && candidate->winograd == looked_for.winograd;
+}
+
+/* Whatever the library chooses has been tested here. */
+static void check_choice(const struct kernel_set *set) {
+    assert_non_null(set->formats[FORMAT_F32]);
+    assert_non_null(set->formats[FORMAT_U8]);
+    for (int format = 0; format < FORMATS; format++) {
+        looked_for = (struct candidate){.kernels = set->formats[format], .winograd = set->winograd[format]};
+        found = false;
+        each_candidate(look_at);
+        assert_true(found || (!looked_for.kernels && !looked_for.winograd));
+    }
 }
 
 static void test_tables(void **state) {
     (void)state;
-    each_set(sane_set);
+    each_candidate(sane_candidate);
     assert_null(cpu_kernels(RESNET_ISA_REFERENCE));
     assert_non_null(cpu_kernels(RESNET_ISA_SCALAR));
     assert_non_null(cpu_kernels(RESNET_ISA_AUTO));
-    for (int isa = RESNET_ISA_SCALAR; isa <= RESNET_ISA_AVX512; isa++) {
+    for (int isa = RESNET_ISA_SCALAR; isa <= RESNET_ISA_AMX; isa++) {
         const struct kernel_set *set = cpu_kernels((resnet_isa)isa);
         assert_true(!set || set->isa == (resnet_isa)isa);
         assert_int_equal(resnet_isa_check((resnet_isa)isa, NULL) == RESNET_OK, set != NULL);
+        if (set)
+            check_choice(set);
     }
 }
 
-/* Between a machine that is emulated badly and any core that could be: 1 MFLOP/s and 100 TFLOP/s. */
+/* Between a machine that is emulated badly and any core that could be: 1 M and 100 T operations a second. */
 static void test_peak(void **state) {
     (void)state;
-    for (int isa = RESNET_ISA_AUTO; isa <= RESNET_ISA_AVX512; isa++) {
-        double flops = -1;
-        resnet_error error;
-        resnet_status status = resnet_fma_peak((resnet_isa)isa, &flops, &error);
-        assert_int_equal(status, cpu_kernels((resnet_isa)isa) ? RESNET_OK : RESNET_ERROR_UNSUPPORTED);
-        assert_true(status == RESNET_OK ? flops > 1e6 && flops < 1e14 : flops == -1 && error.message[0]);
-    }
-    assert_int_equal(resnet_fma_peak(RESNET_ISA_SCALAR, NULL, NULL), RESNET_ERROR_ARGUMENT);
+    for (int isa = RESNET_ISA_AUTO; isa <= RESNET_ISA_AMX; isa++)
+        for (int precision = RESNET_PRECISION_AUTO; precision <= RESNET_PRECISION_BF16X3; precision++) {
+            double peak = -1;
+            resnet_error error;
+            resnet_status status = resnet_peak((resnet_isa)isa, (resnet_precision)precision, &peak, &error);
+            assert_int_equal(status, cpu_kernels((resnet_isa)isa) ? RESNET_OK : RESNET_ERROR_UNSUPPORTED);
+            assert_true(status == RESNET_OK ? peak > 1e6 && peak < 1e14 : peak == -1 && error.message[0]);
+        }
+    assert_int_equal(resnet_peak(RESNET_ISA_SCALAR, RESNET_PRECISION_F32, NULL, NULL), RESNET_ERROR_ARGUMENT);
 }
 
 int main(void) {
@@ -709,6 +954,7 @@ int main(void) {
         cmocka_unit_test(test_winograd_transforms),
         cmocka_unit_test(test_edge_pools),
         cmocka_unit_test(test_random_pools),
+        cmocka_unit_test(test_conversions),
         cmocka_unit_test(test_peak),
     };
     return cmocka_run_group_tests(tests, make_guards, free_guards);

@@ -7,6 +7,7 @@
  */
 #define _POSIX_C_SOURCE 200809L
 #include <fcntl.h>
+#include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,9 +23,34 @@
 /* A refusal must not cost memory: the largest graph that a header can name is 2 MB, the tiny model 30 KB. */
 #define MOST_BYTES_REFUSING (4U << 20)
 
-static struct test_bytes tiny(void) {
+#define KEPT 4 /* of int8 files: the third of the four layers with tensors is kept in f32 */
+
+static struct test_bytes tiny_in(resnet_precision precision) {
     resnet_config config = test_tiny_config();
-    return test_model_file(&config, &(struct test_content){.labels = LABELS});
+    config.precision = precision;
+    return test_model_file(&config, &(struct test_content){.labels = LABELS, .kept = KEPT});
+}
+
+static struct test_bytes tiny(void) {
+    return tiny_in(RESNET_PRECISION_F32);
+}
+
+/* Where the tensors of the tiny file lie. */
+static struct graph tiny_graph(void) {
+    struct graph graph;
+    resnet_config config = test_tiny_config();
+    resnet_allocator allocator = memory_allocator(NULL);
+    assert_int_equal(graph_build(&graph, &config, (struct shape){8, 8, 3}, &allocator, NULL), RESNET_OK);
+    return graph;
+}
+
+static void free_graph(struct graph *graph) {
+    resnet_allocator allocator = memory_allocator(NULL);
+    graph_free(graph, &allocator);
+}
+
+static struct test_layout tiny_layout(const struct graph *graph, resnet_precision precision) {
+    return (struct test_layout){graph, sizeof LABELS - 1, precision, KEPT};
 }
 
 /* ---- Load and compare ---- */
@@ -83,11 +109,6 @@ static void expect(const struct test_bytes *bytes, resnet_status expected, const
 
 /* ---- What is right ---- */
 
-static void test_checksum(void **state) {
-    (void)state;
-    assert_int_equal(test_crc32c((const uint8_t *)"123456789", 9), 0xe3069283U); /* RFC 3720's polynomial */
-}
-
 static void test_tiny_loads(void **state) {
     (void)state;
     struct test_bytes bytes = tiny();
@@ -132,6 +153,7 @@ static resnet_config random_config(struct test_random *random) {
         .height = test_between(random, 1, 16384),
         .width = test_between(random, 1, 16384),
         .classes = test_between(random, 1, 20),
+        .precision = (resnet_precision)test_between(random, 1, 3),
         .bn_epsilon = test_float(random, 1e-6F, 1),
     };
     for (uint32_t stage = 0; stage < stages; stage++)
@@ -155,8 +177,8 @@ static void test_random_networks_load(void **state) {
     for (int i = 0; i < 200; i++) {
         resnet_config config = random_config(&random);
         resnet_preprocess how = random_preprocess(&random);
-        struct test_bytes bytes =
-            test_model_file(&config, &(struct test_content){.preprocess = &how, .context = &random});
+        struct test_bytes bytes = test_model_file(
+            &config, &(struct test_content){.preprocess = &how, .context = &random, .kept = test_u64(&random)});
         expect(&bytes, RESNET_OK, "", "a random network");
         test_bytes_free(&bytes);
     }
@@ -164,9 +186,8 @@ static void test_random_networks_load(void **state) {
 
 /* ---- Damage ---- */
 
-static void test_every_bit_flip_is_refused(void **state) {
-    (void)state;
-    struct test_bytes bytes = tiny();
+static void flip_every_bit(resnet_precision precision) {
+    struct test_bytes bytes = tiny_in(precision);
     for (size_t bit = 0; bit < 8 * bytes.size; bit++) {
         resnet_error error;
         bytes.data[bit / 8] ^= (uint8_t)(1 << bit % 8);
@@ -177,14 +198,20 @@ static void test_every_bit_flip_is_refused(void **state) {
     test_bytes_free(&bytes);
 }
 
+static void test_every_bit_flip_is_refused(void **state) {
+    (void)state;
+    flip_every_bit(RESNET_PRECISION_F32);
+    flip_every_bit(RESNET_PRECISION_BF16);
+    flip_every_bit(RESNET_PRECISION_INT8);
+}
+
 static void set_size(struct test_bytes *bytes) {
     test_put_u32(bytes->data + 16, (uint32_t)bytes->size);
     test_seal(bytes);
 }
 
-static void test_every_truncation_is_refused(void **state) {
-    (void)state;
-    struct test_bytes bytes = tiny();
+static void truncate_everywhere(resnet_precision precision) {
+    struct test_bytes bytes = tiny_in(precision);
     for (size_t size = 0; size < bytes.size; size++) {
         struct test_bytes part = test_bytes_copy(&(struct test_bytes){bytes.data, size});
         expect(&part, RESNET_ERROR_MODEL, "bytes", "a truncated file");
@@ -197,10 +224,16 @@ static void test_every_truncation_is_refused(void **state) {
     test_bytes_free(&bytes);
 }
 
-static void test_extensions_are_refused(void **state) {
+static void test_every_truncation_is_refused(void **state) {
     (void)state;
+    truncate_everywhere(RESNET_PRECISION_F32);
+    truncate_everywhere(RESNET_PRECISION_BF16);
+    truncate_everywhere(RESNET_PRECISION_INT8);
+}
+
+static void extend(resnet_precision precision) {
     static const size_t more[] = {1, 4, 63, 64, 65, 256, 4096, 100000};
-    struct test_bytes bytes = tiny();
+    struct test_bytes bytes = tiny_in(precision);
     for (size_t i = 0; i < COUNT(more); i++) {
         struct test_bytes longer = {calloc(bytes.size + more[i], 1), bytes.size + more[i]};
         assert_non_null(longer.data);
@@ -211,6 +244,13 @@ static void test_extensions_are_refused(void **state) {
         test_bytes_free(&longer);
     }
     test_bytes_free(&bytes);
+}
+
+static void test_extensions_are_refused(void **state) {
+    (void)state;
+    extend(RESNET_PRECISION_F32);
+    extend(RESNET_PRECISION_BF16);
+    extend(RESNET_PRECISION_INT8);
 }
 
 /* ---- On purpose: with the checksums recomputed ---- */
@@ -244,10 +284,9 @@ static void test_every_header_byte(void **state) {
     test_bytes_free(&bytes);
 }
 
-static void test_random_changes(void **state) {
-    (void)state;
+static void change_at_random(resnet_precision precision) {
     struct test_random random = {3};
-    struct test_bytes bytes = tiny();
+    struct test_bytes bytes = tiny_in(precision);
     for (int i = 0; i < 20000; i++) {
         struct test_bytes changed = test_bytes_copy(&bytes);
         uint32_t range = test_below(&random, 2) ? HEADER : (uint32_t)bytes.size;
@@ -261,32 +300,55 @@ static void test_random_changes(void **state) {
     test_bytes_free(&bytes);
 }
 
-static void test_padding_is_zero(void **state) {
+static void test_random_changes(void **state) {
     (void)state;
-    struct test_bytes bytes = tiny();
-    static const size_t label_padding = HEADER + sizeof LABELS - 1;
-    size_t tried = 0;
-    resnet_config config = test_tiny_config();
-    resnet_allocator allocator = memory_allocator(NULL);
-    struct graph graph;
-    assert_int_equal(graph_build(&graph, &config, (struct shape){8, 8, 3}, &allocator, NULL), RESNET_OK);
-    uint8_t *used = calloc(bytes.size, 1);
-    assert_non_null(used);
-    memset(used, 1, label_padding);
-    size_t offset = (label_padding + 63) / 64 * 64;
-    for (uint32_t i = 0; i < graph.count; i++) { /* once more by hand: weights and four vectors, or weights and one */
+    change_at_random(RESNET_PRECISION_F32);
+    change_at_random(RESNET_PRECISION_BF16);
+    change_at_random(RESNET_PRECISION_INT8);
+}
+
+/* Which bytes of the tiny file mean something, once more by hand. */
+struct usage {
+    uint8_t *used;
+    size_t end;
+};
+
+static void use(struct usage *usage, size_t size) {
+    memset(usage->used + usage->end, 1, size);
+    usage->end = (usage->end + size + 63) / 64 * 64;
+}
+
+static struct usage usage_of(size_t size, resnet_precision precision) {
+    struct graph graph = tiny_graph();
+    struct usage usage = {calloc(size, 1), 0};
+    assert_non_null(usage.used);
+    use(&usage, HEADER + sizeof LABELS - 1);
+    if (precision == RESNET_PRECISION_INT8)
+        use(&usage, 4);
+    for (uint32_t i = 0, layer = 0; i < graph.count; i++) {
         const struct node *node = &graph.nodes[i];
+        if (node->op != OP_CONV && node->op != OP_LINEAR)
+            continue;
+        bool kept = KEPT >> layer++ & 1, int8 = precision == RESNET_PRECISION_INT8;
         size_t weights = (size_t)node->in.channels * node->out.channels * node->kernel * node->kernel;
-        int vectors = node->op == OP_CONV ? 4 : node->op == OP_LINEAR ? 1 : -1;
-        for (int v = 0; v <= vectors; v++) {
-            size_t size = 4 * (v ? node->out.channels : weights);
-            memset(used + offset, 1, size);
-            offset += (size + 63) / 64 * 64;
-        }
+        use(&usage, weights * (precision == RESNET_PRECISION_BF16 ? 2 : int8 && !kept ? 1 : 4));
+        int vectors = int8 ? kept ? 1 : 2 : node->op == OP_CONV && precision == RESNET_PRECISION_F32 ? 4 : 1;
+        for (int v = 0; v < vectors; v++)
+            use(&usage, 4 * (size_t)node->out.channels);
+        if (int8)
+            use(&usage, 4);
     }
-    assert_int_equal(offset, bytes.size);
+    free_graph(&graph);
+    return usage;
+}
+
+static void check_padding(resnet_precision precision) {
+    struct test_bytes bytes = tiny_in(precision);
+    struct usage usage = usage_of(bytes.size, precision);
+    size_t tried = 0;
+    assert_int_equal(usage.end, bytes.size);
     for (size_t i = 0; i < bytes.size; i++) {
-        if (used[i])
+        if (usage.used[i])
             continue;
         bytes.data[i] = (uint8_t)(1 << i % 8);
         test_seal(&bytes);
@@ -294,10 +356,16 @@ static void test_padding_is_zero(void **state) {
         bytes.data[i] = 0;
         tried++;
     }
-    assert_true(tried > 500);
-    graph_free(&graph, &allocator);
-    free(used);
+    assert_true(tried > 200);
+    free(usage.used);
     test_bytes_free(&bytes);
+}
+
+static void test_padding_is_zero(void **state) {
+    (void)state;
+    check_padding(RESNET_PRECISION_F32);
+    check_padding(RESNET_PRECISION_BF16);
+    check_padding(RESNET_PRECISION_INT8);
 }
 
 /* ---- Numbers ---- */
@@ -305,15 +373,18 @@ static void test_padding_is_zero(void **state) {
 struct poison {
     struct test_bytes *bytes;
     int tensors;
+    bool int8;
 };
 
-/* Put `value` in place of a tensor's number; the message must name the tensor. */
+/* Put these bytes in place of a tensor's number; the message must name the tensor. */
 static void expect_poisoned(struct test_bytes *bytes, const struct test_tensor *tensor, size_t element, float value,
                             const char *message) {
     static const resnet_isa isas[] = {RESNET_ISA_AUTO, RESNET_ISA_SCALAR, RESNET_ISA_REFERENCE};
-    uint8_t before[4], *place = bytes->data + tensor->offset + 4 * element;
-    memcpy(before, place, 4);
-    test_put_f32(place, value);
+    size_t size = (size_t)tensor->bytes;
+    uint8_t before[4], number[4], *place = bytes->data + tensor->offset + size * element;
+    test_put_f32(number, value);
+    memcpy(before, place, size);
+    memcpy(place, number + 4 - size, size); /* the upper half is the bf16 */
     test_seal(bytes);
     for (size_t i = 0; i < COUNT(isas); i++) {
         resnet_error error = {RESNET_OK, ""};
@@ -322,35 +393,53 @@ static void expect_poisoned(struct test_bytes *bytes, const struct test_tensor *
             !strstr(error.message, message))
             fail_msg("%s %s: '%s'", tensor->node->name, tensor->name, error.message);
     }
-    memcpy(place, before, 4);
+    memcpy(place, before, size);
+}
+
+static void poison_both_ends(struct test_bytes *bytes, const struct test_tensor *tensor, float value,
+                             const char *message) {
+    expect_poisoned(bytes, tensor, 0, value, message);
+    expect_poisoned(bytes, tensor, tensor->count - 1, value, message);
 }
 
 static void poison(void *context, const struct test_tensor *tensor) {
     struct poison *p = context;
     static const float values[] = {NAN, INFINITY, -INFINITY};
-    for (size_t i = 0; i < COUNT(values); i++) {
-        expect_poisoned(p->bytes, tensor, 0, values[i], "not finite");
-        expect_poisoned(p->bytes, tensor, tensor->count - 1, values[i], "not finite");
-    }
-    if (strcmp(tensor->name, "variance") == 0) {
-        expect_poisoned(p->bytes, tensor, 0, -1e-30F, "negative");
-        expect_poisoned(p->bytes, tensor, tensor->count - 1, -1, "negative");
-    }
+    static const float no_scale[] = {0, -0.0F, -1, FLT_MIN / 2, 1e-45F};
+    static const float no_activation[] = {0x1.fffffep-41F, 0x1.000002p40F};
     p->tensors++;
+    if (tensor->bytes == 1)
+        return; /* every byte is a number */
+    for (size_t i = 0; i < COUNT(values); i++)
+        poison_both_ends(p->bytes, tensor, values[i], "not finite");
+    if (strcmp(tensor->name, "variance") == 0) {
+        poison_both_ends(p->bytes, tensor, -1e-30F, "negative");
+        poison_both_ends(p->bytes, tensor, -1, "negative");
+    }
+    bool activation = strcmp(tensor->name, "activation") == 0;
+    for (size_t i = 0; p->int8 && i < COUNT(no_scale); i++)
+        if (activation || strcmp(tensor->name, "scale") == 0)
+            poison_both_ends(p->bytes, tensor, no_scale[i], "must be");
+    for (size_t i = 0; activation && i < COUNT(no_activation); i++)
+        poison_both_ends(p->bytes, tensor, no_activation[i], "between 2^-40 and 2^40");
+}
+
+static void poison_all(resnet_precision precision, int tensors) {
+    struct test_bytes bytes = tiny_in(precision);
+    struct poison context = {&bytes, 0, precision == RESNET_PRECISION_INT8};
+    struct graph graph = tiny_graph();
+    struct test_layout layout = tiny_layout(&graph, precision);
+    assert_int_equal(test_each_tensor(&layout, poison, &context), bytes.size);
+    assert_int_equal(context.tensors, tensors);
+    free_graph(&graph);
+    test_bytes_free(&bytes);
 }
 
 static void test_numbers_are_finite(void **state) {
     (void)state;
-    struct test_bytes bytes = tiny();
-    struct poison context = {&bytes, 0};
-    resnet_config config = test_tiny_config();
-    resnet_allocator allocator = memory_allocator(NULL);
-    struct graph graph;
-    assert_int_equal(graph_build(&graph, &config, (struct shape){8, 8, 3}, &allocator, NULL), RESNET_OK);
-    assert_int_equal(test_each_tensor(&graph, sizeof LABELS - 1, poison, &context), bytes.size);
-    assert_int_equal(context.tensors, 3 * 5 + 2);
-    graph_free(&graph, &allocator);
-    test_bytes_free(&bytes);
+    poison_all(RESNET_PRECISION_F32, 3 * 5 + 2);
+    poison_all(RESNET_PRECISION_BF16, 4 * 2);
+    poison_all(RESNET_PRECISION_INT8, 3 * 4 + 3);
 }
 
 /* 1e38 over sqrt(0 + 1e-10) is more than a float holds. */
@@ -366,7 +455,7 @@ static void test_folding_must_not_overflow(void **state) {
     resnet_config config = test_tiny_config();
     config.bn_epsilon = 1e-10F;
     struct test_bytes bytes = test_model_file(&config, &(struct test_content){.fill = overflowing});
-    expect(&bytes, RESNET_ERROR_MODEL, "conv1: channel 0 is not finite", "an overflow");
+    expect(&bytes, RESNET_ERROR_MODEL, "conv1: a weight or a bias is not finite once", "an overflow");
     test_bytes_free(&bytes);
 }
 
@@ -418,9 +507,10 @@ static const struct malformed {
     {"squeeze-and-excitation", 36, 1, 1, SEALED, RESNET_ERROR_UNSUPPORTED, "attention kind"},
     {"a sigmoid head", 37, 1, 1, SEALED, RESNET_ERROR_UNSUPPORTED, "head kind"},
     {"no head", 37, 1, 2, SEALED, RESNET_ERROR_UNSUPPORTED, "head kind"},
-    {"precision bf16", 38, 1, 1, SEALED, RESNET_ERROR_UNSUPPORTED, "precision 1"},
-    {"precision int8", 38, 1, 2, SEALED, RESNET_ERROR_UNSUPPORTED, "precision 2"},
-    {"precision 255", 38, 1, 255, SEALED, RESNET_ERROR_UNSUPPORTED, "precision 255"},
+    {"bf16 in an f32 file", 38, 1, 1, SEALED, RESNET_ERROR_MODEL, "bytes where the network"},
+    {"int8 in an f32 file", 38, 1, 2, SEALED, RESNET_ERROR_MODEL, "is neither int8 (0) nor f32 (1)"},
+    {"precision 3", 38, 1, 3, SEALED, RESNET_ERROR_MODEL, "weights are stored as f32, bf16 or int8"},
+    {"precision 255", 38, 1, 255, SEALED, RESNET_ERROR_MODEL, "weights are stored as f32, bf16 or int8"},
     {"interpolation 2", 39, 1, 2, SEALED, RESNET_ERROR_MODEL, "interpolation 2"},
     {"interpolation 255", 39, 1, 255, SEALED, RESNET_ERROR_MODEL, "interpolation 255"},
     {"no blocks", 40, 4, 0, SEALED, RESNET_ERROR_MODEL, "blocks in the first stage: 0"},
@@ -500,20 +590,80 @@ static const struct malformed {
     {"a changed label, not sealed", 256, 1, 'b', RAW, RESNET_ERROR_MODEL, "the checksum of labels and tensors"},
 };
 
+static void check_malformed(struct test_bytes *bytes, const struct malformed *cases, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        struct test_bytes changed = test_bytes_copy(bytes);
+        for (int byte = 0; byte < cases[i].size; byte++)
+            changed.data[cases[i].offset + (uint32_t)byte] = (uint8_t)(cases[i].value >> 8 * byte);
+        assert_memory_not_equal(changed.data, bytes->data, bytes->size);
+        if (cases[i].seal == SEALED)
+            test_seal(&changed);
+        expect(&changed, cases[i].status, cases[i].message, cases[i].name);
+        test_bytes_free(&changed);
+    }
+    test_bytes_free(bytes);
+}
+
 static void test_malformed(void **state) {
     (void)state;
     struct test_bytes bytes = tiny();
-    for (size_t i = 0; i < COUNT(table); i++) {
-        struct test_bytes changed = test_bytes_copy(&bytes);
-        for (int byte = 0; byte < table[i].size; byte++)
-            changed.data[table[i].offset + (uint32_t)byte] = (uint8_t)(table[i].value >> 8 * byte);
-        assert_memory_not_equal(changed.data, bytes.data, bytes.size);
-        if (table[i].seal == SEALED)
-            test_seal(&changed);
-        expect(&changed, table[i].status, table[i].message, table[i].name);
-        test_bytes_free(&changed);
-    }
-    test_bytes_free(&bytes);
+    check_malformed(&bytes, table, COUNT(table));
+}
+
+/* conv1 of the tiny network has 4 * 3 * 7 * 7 = 588 weights: 1176 bytes from 320 on, then padding to 1536, and 16 bytes
+ * of bias. */
+static void test_malformed_bf16(void **state) {
+    (void)state;
+    static const struct malformed cases[] = {
+        {"a bf16 infinity", 320, 2, 0x7f80, SEALED, RESNET_ERROR_MODEL, "conv1 weight: number 0 is not finite"},
+        {"a bf16 -infinity at the end", 1494, 2, 0xff80, SEALED, RESNET_ERROR_MODEL, "conv1 weight: number 587 is"},
+        {"a signalling bf16 NaN", 322, 2, 0x7f81, SEALED, RESNET_ERROR_MODEL, "conv1 weight: number 1 is not finite"},
+        {"padding after bf16 weights", 1496, 1, 1, SEALED, RESNET_ERROR_MODEL, "the padding before byte 1536"},
+        {"an infinite bias", 1536, 4, 0x7f800000, SEALED, RESNET_ERROR_MODEL, "conv1 bias: number 0 is not finite"},
+        {"padding after a bias", 1552, 1, 1, SEALED, RESNET_ERROR_MODEL, "the padding before byte 1600"},
+        {"f32 in a bf16 file", 38, 1, 0, SEALED, RESNET_ERROR_MODEL, "bytes where the network"},
+        {"base width 4096 in bf16", 56, 4, 4096, SEALED, RESNET_ERROR_MODEL,
+         "network that its header names takes 605249920"},
+        {"a changed bf16, not sealed", 320, 1, 0x55, RAW, RESNET_ERROR_MODEL, "the checksum of labels and tensors"},
+    };
+    struct test_bytes bytes = tiny_in(RESNET_PRECISION_BF16);
+    check_malformed(&bytes, cases, COUNT(cases));
+}
+
+/* The kinds from 320 on; conv1's 588 weights from 384 on, padding from 972 to 1024, 16 bytes of scales, of bias at
+ * 1088, the activation at 1152. */
+static void test_malformed_int8(void **state) {
+    (void)state;
+    static const struct malformed cases[] = {
+        {"kind 2", 320, 1, 2, SEALED, RESNET_ERROR_MODEL, "conv1: kind 2 is neither int8 (0) nor f32 (1)"},
+        {"kind 255 of the classifier", 323, 1, 255, SEALED, RESNET_ERROR_MODEL, "fc: kind 255 is neither"},
+        {"another layer kept", 320, 1, 1, SEALED, RESNET_ERROR_MODEL, "bytes where the network"},
+        {"no layer kept", 322, 1, 0, SEALED, RESNET_ERROR_MODEL, "bytes where the network"},
+        {"a fifth kind", 324, 1, 1, SEALED, RESNET_ERROR_MODEL, "the padding before byte 384"},
+        {"the last byte behind the kinds", 383, 1, 1, SEALED, RESNET_ERROR_MODEL, "the padding before byte 384"},
+        {"padding after int8 weights", 972, 1, 1, SEALED, RESNET_ERROR_MODEL, "the padding before byte 1024"},
+        {"a scale of 0", 1024, 4, 0, SEALED, RESNET_ERROR_MODEL, "conv1 scale: number 0 is 0; it must be a normal"},
+        {"a scale below 0", 1036, 4, 0xbf800000, SEALED, RESNET_ERROR_MODEL, "conv1 scale: number 3 is -1"},
+        {"a denormal scale", 1028, 4, 0x007fffff, SEALED, RESNET_ERROR_MODEL, "conv1 scale: number 1 is 1.17549e-38"},
+        {"an infinite scale", 1024, 4, 0x7f800000, SEALED, RESNET_ERROR_MODEL, "conv1 scale: number 0 is not finite"},
+        {"a scale that is too large", 1024, 4, 0x7f000000, SEALED, RESNET_ERROR_MODEL, "conv1: a bias or a scale is"},
+        {"a scale that is too small", 1024, 4, 0x00800000, SEALED, RESNET_ERROR_MODEL, "conv1: a bias or a scale is"},
+        {"a bias that is too large", 1088, 4, 0x7e000000, SEALED, RESNET_ERROR_MODEL, "conv1: a bias or a scale is"},
+        {"a bias that is too low", 1100, 4, 0xfe000000, SEALED, RESNET_ERROR_MODEL, "conv1: a bias or a scale is"},
+        {"a bias NaN", 1088, 4, 0x7fc00000, SEALED, RESNET_ERROR_MODEL, "conv1 bias: number 0 is not finite"},
+        {"an activation of 0", 1152, 4, 0, SEALED, RESNET_ERROR_MODEL, "conv1 activation: number 0 is 0"},
+        {"an activation below 0", 1152, 4, 0xbf800000, SEALED, RESNET_ERROR_MODEL, "conv1 activation: number 0 is -1"},
+        {"an activation of 2^41", 1152, 4, 0x54000000, SEALED, RESNET_ERROR_MODEL, "between 2^-40 and 2^40"},
+        {"an activation of 2^-41", 1152, 4, 0x2b000000, SEALED, RESNET_ERROR_MODEL, "between 2^-40 and 2^40"},
+        {"an activation NaN", 1152, 4, 0x7fc00000, SEALED, RESNET_ERROR_MODEL, "conv1 activation: number 0 is not"},
+        {"padding after an activation", 1156, 1, 1, SEALED, RESNET_ERROR_MODEL, "the padding before byte 1216"},
+        {"bf16 in an int8 file", 38, 1, 1, SEALED, RESNET_ERROR_MODEL, "bytes where the network"},
+        {"labels up to the end", 96, 4, 1U << 24, SEALED, RESNET_ERROR_MODEL,
+         "where the kinds of its layers alone end"},
+        {"a changed int8, not sealed", 384, 1, 0x55, RAW, RESNET_ERROR_MODEL, "the checksum of labels and tensors"},
+    };
+    struct test_bytes bytes = tiny_in(RESNET_PRECISION_INT8);
+    check_malformed(&bytes, cases, COUNT(cases));
 }
 
 /* What takes more than one field. */
@@ -802,7 +952,6 @@ static void test_strange_names(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_checksum),
         cmocka_unit_test(test_tiny_loads),
         cmocka_unit_test(test_labels_of_any_kind),
         cmocka_unit_test(test_random_networks_load),
@@ -815,6 +964,8 @@ int main(void) {
         cmocka_unit_test(test_numbers_are_finite),
         cmocka_unit_test(test_folding_must_not_overflow),
         cmocka_unit_test(test_malformed),
+        cmocka_unit_test(test_malformed_bf16),
+        cmocka_unit_test(test_malformed_int8),
         cmocka_unit_test(test_malformed_in_several_places),
         cmocka_unit_test(test_wrong_label_blocks),
         cmocka_unit_test(test_text_mode_shows),

@@ -1,4 +1,4 @@
-/* test_pack.c - folding and packing against the formulas, written out one number at a time. */
+/* test_pack.c - folding, rounding, quantising and packing against the formulas, written out one number at a time. */
 #include "pack.h"
 
 #include <float.h>
@@ -6,7 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bf16.h"
+#include "floats.h"
 #include "support.h"
+#include "winograd.h"
 
 /* A float next to the true value: half an ulp, and the last bits of the double that it was rounded from. */
 #define HALF_ULP (0x1p-24L * 1.000001L)
@@ -71,15 +74,40 @@ static void check_channel(const struct node *node, const float *block, uint32_t 
             }
 }
 
-static float *pack(const struct node *node, const float *block, uint32_t nr) {
-    size_t size = panels_size(node, nr);
-    float *panels = malloc((size + 1) * sizeof *panels);
+/* Fold a copy of the block; free what comes back. */
+static float *fold_copy(const struct node *node, const float *block, double epsilon, struct layer *layer,
+                        resnet_status expected) {
+    size_t size = parameters_size(node);
+    float *copy = malloc(size * sizeof *copy);
     resnet_error error;
+    assert_non_null(copy);
+    memcpy(copy, block, size * sizeof *copy);
+    assert_status(expected, fold(node, copy, epsilon, layer, &error), &error);
+    return copy;
+}
+
+static float *new_panels(const struct node *node, enum format format, uint32_t nr) {
+    size_t size = panels_size(node, format, nr);
+    float *panels = malloc((size + 1) * sizeof *panels);
     assert_non_null(panels);
     for (size_t i = 0; i <= size; i++)
         panels[i] = -77; /* so that what is not written shows, and what is written beyond */
-    assert_status(RESNET_OK, pack_panels(node, block, 1e-5, nr, panels, &error), &error);
-    assert_true(panels[size] == -77);
+    return panels;
+}
+
+static float *pack_layer(const struct node *node, const struct layer *layer, enum format format, uint32_t nr) {
+    float *panels = new_panels(node, format, nr);
+    resnet_error error;
+    assert_status(RESNET_OK, pack_panels(node, layer, format, nr, panels, &error), &error);
+    assert_true(panels[panels_size(node, format, nr)] == -77);
+    return panels;
+}
+
+static float *pack(const struct node *node, const float *block, uint32_t nr) {
+    struct layer layer;
+    float *copy = fold_copy(node, block, 1e-5, &layer, RESNET_OK);
+    float *panels = pack_layer(node, &layer, FORMAT_F32, nr);
+    free(copy);
     return panels;
 }
 
@@ -87,7 +115,7 @@ static void check_node(const struct node *node, uint32_t nr, struct test_random 
     float *block = random_block(node, random), *panels = pack(node, block, nr);
     size_t rows = 1 + (size_t)node->kernel * node->kernel * node->in.channels;
     uint32_t columns = (node->out.channels + nr - 1) / nr * nr;
-    assert_int_equal(panels_size(node, nr), columns * rows);
+    assert_int_equal(panels_size(node, FORMAT_F32, nr), columns * rows);
     for (uint32_t c = 0; c < node->out.channels; c++)
         check_channel(node, block, nr, panels, c);
     for (uint32_t c = node->out.channels; c < columns; c++) /* a narrow last panel */
@@ -138,7 +166,7 @@ static void test_sizes_and_places(void **state) {
     assert_ptr_equal(p.shift, block + 143);
     assert_true(!p.scale && !p.mean && !p.variance);
     assert_int_equal(parameters_size(&pool), 0);
-    assert_int_equal(panels_size(&pool, 16), 0);
+    assert_int_equal(panels_size(&pool, FORMAT_F32, 16), 0);
 }
 
 /* A weight, a bias and a product of factors that are denormal floats become zeros; the smallest normal ones stay. */
@@ -146,20 +174,23 @@ static void test_denormals_are_flushed(void **state) {
     (void)state;
     static const float weights[] = {FLT_MIN, FLT_MIN / 2, -FLT_MIN / 2, 1e-45F, -FLT_MIN, FLT_MIN * 1.5F, 0, -1e-40F};
     struct node node = conv_node(COUNT(weights), 1, 1);
-    float block[COUNT(weights) + 4], panels[COUNT(weights) + 1];
+    float block[COUNT(weights) + 4];
+    struct layer layer;
     memcpy(block, weights, sizeof weights);
     float *scale = block + COUNT(weights), *shift = scale + 1, *mean = scale + 2, *variance = scale + 3;
     *scale = *variance = 1;
     *shift = FLT_MIN / 4;
     *mean = 0;
-    assert_int_equal(pack_panels(&node, block, 0, 1, panels, NULL), RESNET_OK);
-    assert_true(panels[0] == 0);
+    float *folded = fold_copy(&node, block, 0, &layer, RESNET_OK);
+    assert_true(layer.bias[0] == 0);
     for (size_t i = 0; i < COUNT(weights); i++)
-        assert_true(panels[1 + i] == (fabsf(weights[i]) < FLT_MIN ? 0 : weights[i]));
+        assert_true(layer.weight[i] == (fabsf(weights[i]) < FLT_MIN ? 0 : weights[i]));
+    free(folded);
     *variance = 4; /* halves the weights: only 1.5 and more would stay */
-    assert_int_equal(pack_panels(&node, block, 0, 1, panels, NULL), RESNET_OK);
+    folded = fold_copy(&node, block, 0, &layer, RESNET_OK);
     for (size_t i = 0; i < COUNT(weights); i++)
-        assert_true(panels[1 + i] == 0);
+        assert_true(layer.weight[i] == 0);
+    free(folded);
 }
 
 static void test_without_denormals(void **state) {
@@ -174,7 +205,8 @@ static void test_without_denormals(void **state) {
         {0.1, 0.1F},
         {0x1p-126, 0x1p-126F},
         {-0x1p-126, -0x1p-126F},
-        {0x1.fffffffp-127, 0}, /* a float would round it up to the smallest normal one */
+        {0x1.fffffffp-127, 0x1p-126F}, /* its nearest float is the smallest normal one */
+        {0x1.fffffdp-127, 0},
         {0x1p-149, 0},
         {-0x1p-140, 0},
         {1e300, INFINITY},
@@ -189,13 +221,15 @@ static void test_without_denormals(void **state) {
 static void test_folding_is_done_in_double(void **state) {
     (void)state;
     struct node node = conv_node(1, 1, 1);
-    float block[5] = {1e-30F, 1e30F, 5, 0, 1e-38F}, panels[2];
-    resnet_error error;
-    assert_status(RESNET_OK, pack_panels(&node, block, 1e-10, 1, panels, &error), &error);
-    assert_true(is_near(panels[1], 1e-30F * (1e30F / sqrtl(1e-38F + 1e-10L))));
+    struct layer layer;
+    float block[5] = {1e-30F, 1e30F, 5, 0, 1e-38F};
+    float *folded = fold_copy(&node, block, 1e-10, &layer, RESNET_OK);
+    assert_true(is_near(layer.weight[0], 1e-30F * (1e30F / sqrtl(1e-38F + 1e-10L))));
+    free(folded);
     float cancelling[5] = {1, 1, 16777216, 16777215, 1}; /* shift - mean = 1 */
-    assert_status(RESNET_OK, pack_panels(&node, cancelling, 0, 1, panels, &error), &error);
-    assert_true(panels[0] == 1);
+    folded = fold_copy(&node, cancelling, 0, &layer, RESNET_OK);
+    assert_true(layer.bias[0] == 1);
+    free(folded);
 }
 
 static void test_not_finite(void **state) {
@@ -217,27 +251,260 @@ static void test_not_finite(void **state) {
     struct node node = conv_node(1, 1, 1);
     for (size_t i = 0; i < COUNT(cases); i++) {
         float block[5] = {cases[i].weight, cases[i].scale, cases[i].shift, cases[i].mean, cases[i].variance};
-        float panels[2];
+        struct layer layer;
+        free(fold_copy(&node, block, 0, &layer, cases[i].fine ? RESNET_OK : RESNET_ERROR_MODEL));
+    }
+}
+
+static void test_all_finite(void **state) {
+    (void)state;
+    static const float bad[] = {NAN, -NAN, INFINITY, -INFINITY};
+    float values[100];
+    for (size_t i = 0; i < COUNT(values); i++)
+        values[i] = i % 3 == 0 ? -FLT_MAX : i % 3 == 1 ? 0x1p-149F : -0.0F;
+    assert_true(all_finite(values, COUNT(values)) && all_finite(values, 0));
+    for (size_t i = 0; i < COUNT(values); i++)
+        for (size_t k = 0; k < COUNT(bad); k++) {
+            float before = values[i];
+            values[i] = bad[k];
+            assert_false(all_finite(values, COUNT(values)));
+            assert_true(all_finite(values, i));
+            values[i] = before;
+        }
+}
+
+/* ---- bf16 ---- */
+
+static void test_rounding_to_bf16(void **state) {
+    (void)state;
+    static const struct {
+        float in, out;
+    } cases[] = {
+        {0, 0},
+        {1, 1},
+        {-0x1.02p0F, -0x1.02p0F},
+        {0x1.01p0F, 1},             /* half way: to even, below */
+        {0x1.03p0F, 0x1.04p0F},     /* and above */
+        {0x1.010002p0F, 0x1.02p0F}, /* just over */
+        {0x1.00fffep0F, 1},
+        {0x1.fffffep9F, 0x1p10F},
+        {FLT_MIN, FLT_MIN},
+        {FLT_MIN / 2, 0},
+        {FLT_MAX, INFINITY},
+        {-0x1.fep127F, -0x1.fep127F}, /* the largest */
+    };
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        float value = cases[i].in;
+        round_to_bf16(&value, 1);
+        assert_true(value == cases[i].out);
+    }
+    struct test_random random = {5};
+    for (int i = 0; i < 100000; i++) { /* as the conversion of activations */
+        uint32_t bits = (uint32_t)test_u64(&random);
+        float value;
+        memcpy(&value, &bits, sizeof value);
+        if (isnan(value))
+            continue;
+        float expected = bf16_to_float(bf16_from_float(value));
+        round_to_bf16(&value, 1);
+        assert_memory_equal(&value, &expected, sizeof value);
+    }
+}
+
+/* ---- Panels of bf16 and int8 ---- */
+
+/* The number of (channel c; i, j, k) in panels of words with `numbers` numbers each, behind `heads` rows. */
+static size_t number_of(const struct node *node, uint32_t nr, uint32_t numbers, uint32_t heads, uint32_t c,
+                        const uint32_t ijk[3]) {
+    size_t words = (node->in.channels + numbers - 1) / numbers;
+    size_t rows = heads + words * node->kernel * node->kernel;
+    size_t row = heads + (ijk[0] * (size_t)node->kernel + ijk[1]) * words + ijk[2] / numbers;
+    return ((c / nr * rows + row) * nr + c % nr) * numbers + ijk[2] % numbers;
+}
+
+/* Every number of the panels that is no weight of `format` is 0; the weights are as `weight` says. */
+static void check_numbers(const struct node *node, const struct layer *layer, enum format format, uint32_t nr,
+                          const float *panels) {
+    uint32_t numbers = word_numbers(format), heads = format == FORMAT_U8 ? 2 : 1, area = node->kernel * node->kernel;
+    uint32_t whole_in = (node->in.channels + numbers - 1) / numbers * numbers;
+    uint32_t whole_out = (node->out.channels + nr - 1) / nr * nr;
+    for (uint32_t c = 0; c < whole_out; c++)
+        for (uint32_t tap = 0; tap < area; tap++)
+            for (uint32_t k = 0; k < whole_in; k++) {
+                bool inside = c < node->out.channels && k < node->in.channels;
+                size_t from = ((size_t)c * node->in.channels + k) * area + tap;
+                size_t at =
+                    number_of(node, nr, numbers, heads, c, (uint32_t[]){tap / node->kernel, tap % node->kernel, k});
+                if (format == FORMAT_U8)
+                    assert_int_equal(((const int8_t *)panels)[at], inside ? layer->integers[from] : 0);
+                else
+                    assert_int_equal(((const uint16_t *)panels)[at], inside ? bf16_from_float(layer->weight[from]) : 0);
+            }
+}
+
+static void test_panels_of_other_formats(void **state) {
+    (void)state;
+    static const uint32_t kernels[] = {1, 3, 7}, widths[] = {4, 8, 16, 32};
+    struct test_random random = {6};
+    for (int round = 0; round < 300; round++) {
+        struct node node =
+            conv_node(test_between(&random, 1, 90), test_between(&random, 1, 70), kernels[test_below(&random, 3)]);
+        uint32_t nr = widths[test_below(&random, 4)];
+        size_t count = (size_t)node_weights(&node), out = node.out.channels;
+        float *weight = malloc(count * sizeof *weight), *bias = malloc(out * sizeof *bias);
+        float *scale = malloc(out * sizeof *scale);
+        int8_t *integers = malloc(count);
+        assert_true(weight && bias && scale && integers);
+        for (size_t i = 0; i < count; i++) {
+            weight[i] = test_float(&random, -2, 2);
+            integers[i] = (int8_t)((int)test_below(&random, 256) - 128);
+        }
+        for (size_t c = 0; c < out; c++) {
+            bias[c] = test_float(&random, -2, 2);
+            scale[c] = test_float(&random, 0.001F, 1);
+        }
+        struct layer layer = {weight, bias, integers, scale, 0.5F, 0.25F};
+        float *panels = pack_layer(&node, &layer, FORMAT_BF16, nr);
+        check_numbers(&node, &layer, FORMAT_BF16, nr, panels);
+        for (uint32_t c = 0; c < out; c++)
+            assert_true(panels[c / nr * panel_size(&node, FORMAT_BF16, nr) + c % nr] == bias[c]);
+        free(panels);
+        panels = pack_layer(&node, &layer, FORMAT_U8, nr);
+        check_numbers(&node, &layer, FORMAT_U8, nr, panels);
+        for (uint32_t c = 0; c < out; c++) {
+            const float *head = panels + c / nr * panel_size(&node, FORMAT_U8, nr) + c % nr;
+            int32_t whole;
+            memcpy(&whole, head, sizeof whole);
+            assert_true((double)whole == rint((double)bias[c] / (0.5 * (double)scale[c])));
+            assert_true(head[nr] == (float)(0.5 * (double)scale[c] / 0.25));
+        }
+        free(panels);
+        free(weight);
+        free(bias);
+        free(scale);
+        free(integers);
+    }
+}
+
+static void test_ranges_of_int8(void **state) {
+    (void)state;
+    static const struct {
+        float bias, scale, input, output;
+        bool fine;
+    } cases[] = {
+        {1, 1, 1, 1, true},
+        {0x1.fffffep29F, 1, 1, 1, true},
+        {0x1p30F, 1, 1, 1, false}, /* does not fit */
+        {-0x1p30F, 1, 1, 1, false},
+        {1, 0x1p-15F, 0x1p-15F, 1, false},
+        {0, 0x1p30F, 0x1p29F, 1, true},
+        {0, 0x1p30F, 0x1p30F, 1, false}, /* more units of the output than a float should have to hold */
+        {0, 0x1p20F, 0x1p20F, 0x1p-20F, false},
+        {0, FLT_MIN, 0x1p-40F, 0x1p40F, true}, /* all of it is 0 */
+    };
+    struct node node = conv_node(1, 1, 1);
+    int8_t integer = 1;
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        struct layer layer = {NULL, &cases[i].bias, &integer, &cases[i].scale, cases[i].input, cases[i].output};
+        float panels[12];
         resnet_error error;
-        resnet_status status = pack_panels(&node, block, 0, 1, panels, &error);
+        resnet_status status = pack_panels(&node, &layer, FORMAT_U8, 4, panels, &error);
         assert_status(cases[i].fine ? RESNET_OK : RESNET_ERROR_MODEL, status, &error);
     }
 }
 
-static void test_variance_is_not_negative(void **state) {
+static void test_quantizing(void **state) {
     (void)state;
-    struct node conv = conv_node(1, 3, 1), linear = linear_node(1, 3);
-    float block[15] = {0};
-    resnet_error error;
-    assert_status(RESNET_OK, parameters_check(&conv, block, &error), &error);
-    block[14] = -0.0F;
-    assert_status(RESNET_OK, parameters_check(&conv, block, &error), &error);
-    block[14] = -1e-45F;
-    assert_status(RESNET_ERROR_MODEL, parameters_check(&conv, block, &error), &error);
-    assert_non_null(strstr(error.message, "conv variance: channel 2"));
-    for (size_t i = 0; i < COUNT(block); i++)
-        block[i] = -1;
-    assert_status(RESNET_OK, parameters_check(&linear, block, &error), &error); /* which has none */
+    struct test_random random = {8};
+    for (int round = 0; round < 200; round++) {
+        struct node node = conv_node(test_between(&random, 1, 20), test_between(&random, 1, 20), 3);
+        size_t count = (size_t)node_weights(&node), filter = count / node.out.channels;
+        float *weight = malloc(count * sizeof *weight), *scale = malloc(node.out.channels * sizeof *scale);
+        int8_t *integers = malloc(count);
+        assert_true(weight && scale && integers);
+        float size = ldexpf(1, (int)test_between(&random, 0, 200) - 100);
+        for (size_t i = 0; i < count; i++)
+            weight[i] = size * test_float(&random, -1, 1);
+        quantize_weights(&node, weight, integers, scale);
+        for (uint32_t c = 0; c < node.out.channels; c++) {
+            int largest = 0;
+            for (size_t i = c * filter; i < (c + 1) * filter; i++) {
+                assert_int_equal(integers[i], (int)rintf(weight[i] / scale[c]));
+                largest = abs(integers[i]) > largest ? abs(integers[i]) : largest;
+            }
+            assert_int_equal(largest, 127);
+        }
+        free(weight);
+        free(scale);
+        free(integers);
+    }
+}
+
+static void test_quantizing_nothing(void **state) {
+    (void)state;
+    static const float weight[] = {0, -0.0F, 100 * FLT_MIN, -FLT_MIN, -1, 0.5F}; /* a channel of each kind */
+    struct node node = conv_node(2, 3, 1);
+    int8_t integers[6];
+    float scale[3];
+    quantize_weights(&node, weight, integers, scale);
+    assert_true(scale[0] == 1 && scale[1] == 1 && scale[2] == 1.0F / 127);
+    assert_memory_equal(integers, ((int8_t[]){0, 0, 0, 0, -127, 64}), 6);
+}
+
+/* ---- Winograd's filters ---- */
+
+static const long double G[6][3] = {
+    {1 / 4.0L, 0, 0},
+    {-1 / 6.0L, -1 / 6.0L, -1 / 6.0L},
+    {-1 / 6.0L, 1 / 6.0L, -1 / 6.0L},
+    {1 / 24.0L, 1 / 12.0L, 1 / 6.0L},
+    {1 / 24.0L, -1 / 12.0L, 1 / 6.0L},
+    {0, 0, 1},
+};
+
+/* (G g G')[i][j], and the sum of its terms' magnitudes, of which a double keeps 2^-50. */
+static long double transformed(const float *g, uint32_t element, long double *slack) {
+    long double sum = 0;
+    *slack = 0;
+    for (uint32_t a = 0; a < 3; a++)
+        for (uint32_t b = 0; b < 3; b++) {
+            long double term = G[element / 6][a] * (long double)g[3 * a + b] * G[element % 6][b];
+            sum += term;
+            *slack += fabsl(term) * 0x1p-50L;
+        }
+    return sum;
+}
+
+static void test_winograd_filters(void **state) {
+    (void)state;
+    const uint32_t nr = 8, in = 16, out = 32;
+    struct node node = conv_node(in, out, 3);
+    struct test_random random = {9};
+    float *block = random_block(&node, &random);
+    struct layer layer;
+    float *folded = fold_copy(&node, block, 1e-5, &layer, RESNET_OK);
+    float *panels = pack_layer(&node, &layer, FORMAT_F32, nr);
+    size_t size = winograd_size(&node, nr), panel = panel_size(&node, FORMAT_F32, nr);
+    float *packed = malloc(size * sizeof *packed);
+    assert_non_null(packed);
+    memset(packed, 0xff, size * sizeof *packed);
+    for (uint32_t p = 0; p < out / nr; p += 2) /* two panels at a time */
+        winograd_pack(&node, panels + p * panel, (struct span){p, p + 2}, nr, packed);
+    for (uint32_t c = 0; c < out; c++) {
+        assert_true(packed[c] == layer.bias[c]);
+        for (uint32_t e = 0; e < 36; e++) {
+            const float *column = packed + out + ((size_t)e * (out / nr) + c / nr) * (1 + in) * nr + c % nr;
+            assert_true(column[0] == 0);
+            for (uint32_t k = 0; k < in; k++) {
+                long double slack, expected = transformed(layer.weight + ((size_t)c * in + k) * 9, e, &slack);
+                assert_true(fabsl(column[(1 + k) * nr] - expected) <= fabsl(expected) * HALF_ULP + slack);
+            }
+        }
+    }
+    free(packed);
+    free(panels);
+    free(folded);
+    free(block);
 }
 
 int main(void) {
@@ -245,7 +512,10 @@ int main(void) {
         cmocka_unit_test(test_against_the_formula), cmocka_unit_test(test_edges_of_panels),
         cmocka_unit_test(test_sizes_and_places),    cmocka_unit_test(test_denormals_are_flushed),
         cmocka_unit_test(test_without_denormals),   cmocka_unit_test(test_folding_is_done_in_double),
-        cmocka_unit_test(test_not_finite),          cmocka_unit_test(test_variance_is_not_negative),
+        cmocka_unit_test(test_not_finite),          cmocka_unit_test(test_all_finite),
+        cmocka_unit_test(test_rounding_to_bf16),    cmocka_unit_test(test_panels_of_other_formats),
+        cmocka_unit_test(test_ranges_of_int8),      cmocka_unit_test(test_quantizing),
+        cmocka_unit_test(test_quantizing_nothing),  cmocka_unit_test(test_winograd_filters),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

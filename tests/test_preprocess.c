@@ -41,7 +41,7 @@ static uint8_t *make_image(uint32_t width, uint32_t height, uint32_t seed) {
 static resnet_status run(const uint8_t *pixels, uint32_t width, uint32_t height, const resnet_preprocess *how,
                          uint32_t crop_width, uint32_t crop_height, float *out, resnet_error *error) {
     struct pixels source = {width, height, (size_t)3 * width, pixels};
-    struct preprocess_target target = {crop_height, crop_width, (size_t)3 * crop_width, out};
+    struct preprocess_target target = {crop_height, crop_width, (size_t)3 * crop_width, 3, out};
     struct faults faults = {.fill = 0xa5};
     resnet_allocator allocator = faults_allocator(&faults);
     resnet_status status = preprocess(&source, how, &allocator, &target, error);
@@ -131,7 +131,7 @@ static void keeps_to_its_rows(void **state) {
     for (int i = 0; i < TH * (3 * TW + GAP); i++)
         (&values[0][0])[i] = -7;
     assert_int_equal(preprocess(&(struct pixels){W, H, sizeof loose[0], loose[0]}, &how, &allocator,
-                                &(struct preprocess_target){TH, TW, 3 * TW + GAP, values[0]}, NULL),
+                                &(struct preprocess_target){TH, TW, 3 * TW + GAP, 3, values[0]}, NULL),
                      RESNET_OK);
     for (int y = 0; y < TH; y++) {
         assert_memory_equal(values[y], expected[y], sizeof expected[y]);
@@ -161,7 +161,7 @@ static void takes_extreme_shapes(void **state) {
             how.interpolation = bicubic ? RESNET_BICUBIC : RESNET_BILINEAR;
             assert_int_equal(
                 preprocess(&(struct pixels){cases[i].width, cases[i].height, (size_t)3 * cases[i].width, pixels}, &how,
-                           &allocator, &(struct preprocess_target){224, 224, 672, values}, NULL),
+                           &allocator, &(struct preprocess_target){224, 224, 672, 3, values}, NULL),
                 RESNET_OK);
             assert_true(values[3 * (112 * 224 + 112)] == 200 / 255.0f || cases[i].resize <= 1);
             assert_true(faults.peak < (size_t)4 << 20);
@@ -199,7 +199,7 @@ static void survives_refused_memory(void **state) {
         struct faults faults = {.fail_at = k, .fail_forever = k % 2};
         resnet_allocator allocator = faults_allocator(&faults);
         resnet_status status = preprocess(&(struct pixels){30, 20, 90, pixels}, &preset, &allocator,
-                                          &(struct preprocess_target){8, 8, 24, out}, &error);
+                                          &(struct preprocess_target){8, 8, 24, 3, out}, &error);
         assert_int_equal(faults.blocks, 0);
         if (faults.calls < k) {
             assert_int_equal(status, RESNET_OK);

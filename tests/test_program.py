@@ -9,6 +9,7 @@ import os
 import pty
 import random
 import re
+import resource
 import signal
 import struct
 import subprocess
@@ -20,6 +21,7 @@ import zlib
 PROGRAM = os.environ.get("RESNET_PROGRAM")
 COMMANDS = ("classify", "info", "bench", "eval")
 LABELS = ("ant", 'a "quoted" \\ bee', "Käfer", "dragonfly")
+PEAKS = ("peak_f32_gops", "peak_bf16_gops", "peak_int8_gops")
 OK, INPUTS, USAGE, MODEL, IO = range(5)
 
 
@@ -92,6 +94,12 @@ def resnet(*arguments, **options):
     return done.returncode, done.stdout, done.stderr.decode()
 
 
+def no_space_in_files():
+    """In the program about to start: a write to a file fails, as on a disk that is full."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+
 class ProgramTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -153,6 +161,8 @@ class Usage(ProgramTest):
                           ["info", "--top", "3"], ["bench", "a"], ["bench", "--seconds", "nan"],
                           ["bench", "--seconds", "1e99"], ["bench", "--arch", "resnet50", "--model", "m"],
                           ["bench", "--arch", "resnet51"], ["bench", "--precision", "f64"], ["bench", "--batch", "0"],
+                          ["bench", "--size", "0"], ["bench", "--size", "16385"], ["classify", "--precision", "", image],
+                          ["eval", "--folders", "a", "--precision", "F32"], ["bench", "--trace"],
                           ["eval"], ["eval", "--folders", "a", "--labels-tsv", "b"], ["eval", "--folders"]):
             with self.subTest(arguments):
                 code, out, err = resnet(*arguments)
@@ -407,14 +417,117 @@ class Bench(ProgramTest):
         self.assertGreaterEqual(figures["runs"], 5)
         self.assertLessEqual(figures["min_ms"], figures["median_ms"])
         self.assertAlmostEqual(figures["images_per_second"], 2e3 / figures["median_ms"], delta=1)
-        for name in ("load_ms", "peak_rss_mb", "gflops", "fma_peak_gflops", "share_of_peak"):
-            self.assertGreater(figures[name], 0)
+        for name in ("load_ms", "model_mb", "session_mb", "peak_rss_mb", "gops", "share_of_peak", "limit_ms",
+                     "share_of_limit", *PEAKS, "read_l1_gb_s", "read_memory_gb_s"):
+            self.assertGreater(figures[name], 0, name)
         info = json.loads(resnet("info", "--json", "--layers", self.model)[1])
         self.assertEqual([layer["name"] for layer in figures["layers"]], [layer["name"] for layer in info["layers"]])
         self.assertTrue(all(layer["ms"] >= 0 for layer in figures["layers"]))
-        self.assertAlmostEqual(figures["gflops"] * figures["median_ms"] * 1e6 / (2 * info["macs"] * 2), 1, 5)
-        self.assertAlmostEqual(figures["gflops"] / figures["fma_peak_gflops"], figures["share_of_peak"], 5)
+        self.assertAlmostEqual(figures["gops"] * figures["median_ms"] * 1e6 / (2 * info["macs"] * 2), 1, 5)
+        self.assertAlmostEqual(figures["gops"] / figures["peak_f32_gops"], figures["share_of_peak"], 5)
         self.assertEqual(json.loads(self.bench("--json", "--seconds", "0"))["runs"], 5)
+
+    def test_limits(self):
+        figures = json.loads(self.bench("--json", "--layers", "--threads", "1"))
+        layers = {layer["name"]: layer for layer in figures["layers"]}
+        self.assertAlmostEqual(sum(layer["limit_ms"] for layer in layers.values()), figures["limit_ms"], 9)
+        for layer in layers.values():
+            self.assertAlmostEqual(layer["share_of_limit"] * layer["ms"], layer["limit_ms"], 9)
+        self.assertEqual({layers["maxpool"]["limited_by"], layers["avgpool"]["limited_by"]}, {"bytes"})
+        conv = layers["layer1.0.conv1"]  # 8 channels of 8 x 8, twice, and 3 x 3 x 8 x 8 weights
+        fastest = max(figures[name] for name in figures if name.startswith("read_") and figures[name])
+        self.assertGreaterEqual(conv["limit_ms"], 2e-6 * 64 * 576 / figures["peak_f32_gops"] * 0.999)
+        self.assertGreaterEqual(conv["limit_ms"], 4e-6 * (2 * 512 + 576) / fastest * 0.999)
+
+    def test_size(self):
+        figures = json.loads(self.bench("--json", "--size", "64"))
+        small = json.loads(self.bench("--json"))
+        self.assertEqual((figures["height"], figures["width"], small["height"]), (64, 64, 32))
+        work = [f["gops"] * f["median_ms"] for f in (figures, small)]
+        self.assertGreater(work[0], 3.5 * work[1])  # four times but for the classifier
+        self.assertGreater(figures["session_mb"], small["session_mb"])
+
+    def test_precision(self):
+        for precision in ("auto", "f32"):
+            self.assertEqual(json.loads(self.bench("--json", "--precision", precision))["precision"], "f32")
+        code, out, _ = resnet("bench", "--arch", "resnet18", "--size", "32", "--seconds", "0", "--json", "--precision",
+                              "int8")
+        self.assertEqual((code, json.loads(out)["precision"]), (OK, "int8"))
+        self.assertEqual(self.answers("--precision", "f32", self.images[0]), self.answers(self.images[0]))
+
+    def test_int8_needs_a_quantised_file(self):
+        for arguments in (["classify", self.images[0]], ["bench"], ["eval", "--folders", self.folder.name]):
+            code, out, err = resnet(*arguments, "--model", self.model, "--precision", "int8")
+            self.assertEqual((code, out), (MODEL, b""), err)
+            self.assertIn("resnet quantize", err)
+
+    def test_trace(self):
+        path = self.path("trace.json")
+        figures = json.loads(self.bench("--json", "--layers", "--trace", path))
+        with open(path, encoding="utf-8") as file:
+            whole, *layers = json.load(file)["traceEvents"]
+        self.assertEqual([event["name"] for event in layers], [layer["name"] for layer in figures["layers"]])
+        end = 0
+        for event in layers:
+            self.assertEqual((event["ph"], event["pid"], event["tid"]), ("X", whole["pid"], whole["tid"]))
+            self.assertAlmostEqual(event["ts"], end, 3)
+            end = event["ts"] + event["dur"]
+        self.assertTrue(0 < end <= whole["dur"] * 1.001, (end, whole))
+        self.assertTrue(figures["min_ms"] * 0.999 <= whole["dur"] / 1e3)
+
+    def test_trace_that_cannot_be_written(self):
+        os.mkdir(self.path("full"))
+        for path in (self.path("absent/trace"), self.path("full"), "/dev/full", "/dev/null", ""):
+            code, _, err = resnet("bench", "--model", self.model, "--seconds", "0", "--trace", path)
+            self.assertEqual(code, IO)
+            self.assertEqual(len(err.splitlines()), 1, err)
+        self.assertEqual(os.listdir(self.path("full")), [])
+        path = self.write("kept", b"older")
+        code, _, err = resnet("bench", "--model", self.model, "--seconds", "0", "--trace", path,
+                              preexec_fn=no_space_in_files)
+        self.assertEqual((code, len(err.splitlines())), (IO, 1), err)
+        self.assertEqual(sorted(name for name in os.listdir(self.folder.name) if name.startswith("kept")), ["kept"])
+        with open(path, "rb") as file:
+            self.assertEqual(file.read(), b"older")
+
+    def test_compare(self):
+        before = self.write("before.json", self.bench("--json", "--layers"))
+        with open(before, encoding="utf-8") as file:
+            old = json.load(file)
+        new = json.loads(self.bench("--json", "--layers", "--compare", before))
+        self.assertEqual(new["before_median_ms"], old["median_ms"])
+        self.assertAlmostEqual(new["median_ratio"], new["median_ms"] / old["median_ms"], 5)
+        self.assertAlmostEqual(new["images_ratio"], new["images_per_second"] / old["images_per_second"], 5)
+        for layer, layer_before in zip(new["layers"], old["layers"]):
+            self.assertEqual(layer["before_ms"], layer_before["ms"])
+            self.assertAlmostEqual(layer["ratio"] * layer_before["ms"], layer["ms"], 5)
+        out = self.bench("--layers", "--compare", before).decode()
+        self.assertIn("median ratio", out)
+        self.assertRegex(out, r"(?m)^layer1\.0\.conv1 .* \d+\.\d\d$")
+
+    def test_compare_with_another_network(self):
+        before = self.write("other.json", json.dumps(
+            {"median_ms": 2, "images_per_second": 500, "arch": [1], "threads": "two", "new": {"a": [None, {}]},
+             "layers": [{"name": "conv1", "ms": 0.5}, {"name": "x" * 500, "ms": None}, {}]}, indent=1).encode())
+        layers = json.loads(self.bench("--json", "--layers", "--compare", before))["layers"]
+        self.assertEqual([layer["before_ms"] for layer in layers], [0.5] + [None] * (len(layers) - 1))
+
+    def test_compare_with_what_is_none(self):
+        good = b'{"median_ms": 2, "images_per_second": 500}'
+        self.bench("--compare", self.write("good.json", good))
+        for bad in (b"", b"{}", b"[]", b"hello", good[:-1], good + b"x", good + good, good.replace(b"2", b"0"),
+                    good.replace(b"2", b"-1"), good.replace(b"2", b"1e999"), good.replace(b"2", b"nan"),
+                    good.replace(b"2", b'"2"'), good.replace(b"2", b"2,"), good.replace(b"2", b"9" * 1000),
+                    good.replace(b":", b""), b"[" * 100000, b'{"":' * 100000, b'{"a": "' + b"\\" * 999,
+                    good.replace(b"2", b"2\0"), b'{"a\nb": 1}', self.model_bytes, b" " * (5 << 20)):
+            code, out, err = resnet("bench", "--compare", self.write("bad.json", bad))
+            self.assertEqual((code, out), (USAGE, b""), bad[:60])
+            self.assertEqual(len(err.splitlines()), 1, err)
+            self.assertIn("bad.json: expected", err)
+        for path in (self.path("absent"), self.folder.name):
+            code, out, err = resnet("bench", "--compare", path)
+            self.assertEqual((code, out, len(err.splitlines())), (IO, b"", 1), err)
+        self.assertEqual(resnet("bench", "--compare", "/dev/zero")[0], USAGE)
 
     def test_isa_is_the_one_that_was_asked_for(self):
         for isa in ("scalar", "reference"):

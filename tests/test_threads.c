@@ -17,16 +17,18 @@
 #define ROUNDS 10000
 #define MOST   8 /* threads */
 
-static const resnet_session_options own = {0}; /* no parallel_for */
-
-static struct pool *new_pool(uint32_t threads, const resnet_session_options *external, struct test_memory *memory) {
+static struct pool *new_pool_of(const struct pool_options *options, struct test_memory *memory) {
     struct pool *pool = NULL;
     resnet_error error;
     test_memory_init(memory, 0xaa);
-    assert_status(RESNET_OK, pool_create(&pool, threads, external, &memory->allocator, &error), &error);
-    assert_int_equal(pool_threads(pool), threads);
-    assert_int_equal(memory->live_bytes, pool_memory(threads));
+    assert_status(RESNET_OK, pool_create(&pool, options, &memory->allocator, &error), &error);
+    assert_int_equal(memory->live_bytes, pool_memory(options));
     return pool;
+}
+
+/* A thread for each part. */
+static struct pool *new_pool(uint32_t threads, struct test_memory *memory) {
+    return new_pool_of(&(struct pool_options){.parts = threads, .threads = threads}, memory);
 }
 
 /* What a round left behind. Plain numbers, not atomic: the pool itself has to order them, and a thread sanitizer sees
@@ -64,10 +66,23 @@ static void test_every_index_once(void **state) {
     static const uint32_t threads[] = {1, 2, 3, MOST};
     for (size_t i = 0; i < COUNT(threads); i++) {
         struct test_memory memory;
-        struct pool *pool = new_pool(threads[i], &own, &memory);
+        struct pool *pool = new_pool(threads[i], &memory);
         size_t calls = memory.calls;
         check_rounds(pool, threads[i], test_quick() ? ROUNDS / 10 : ROUNDS);
         assert_int_equal(memory.calls, calls); /* a round allocates nothing */
+        pool_free(pool, &memory.allocator);
+        test_memory_check(&memory);
+    }
+}
+
+/* Fewer threads than parts share them, more find nothing to do; one thread alone does all. */
+static void test_parts_are_shared(void **state) {
+    (void)state;
+    static const uint32_t threads[] = {1, 2, 3, MOST - 1, 2 * MOST};
+    for (size_t i = 0; i < COUNT(threads); i++) {
+        struct test_memory memory;
+        struct pool *pool = new_pool_of(&(struct pool_options){.parts = MOST, .threads = threads[i]}, &memory);
+        check_rounds(pool, MOST, ROUNDS / 10);
         pool_free(pool, &memory.allocator);
         test_memory_check(&memory);
     }
@@ -89,7 +104,7 @@ static void meet(void *argument, uint32_t index, uint32_t count) {
 static void test_parts_run_at_the_same_time(void **state) {
     (void)state;
     struct test_memory memory;
-    struct pool *pool = new_pool(MOST, &own, &memory);
+    struct pool *pool = new_pool(MOST, &memory);
     for (int i = 0; i < 20; i++) {
         struct meeting meeting = {0};
         alarm(20);
@@ -110,7 +125,7 @@ static void late(void *argument, uint32_t index, uint32_t count) {
 static void test_slow_threads(void **state) {
     (void)state;
     struct test_memory memory;
-    struct pool *pool = new_pool(3, &own, &memory);
+    struct pool *pool = new_pool(3, &memory);
     struct round round = {.threads = 3};
     for (round.number = 1; round.number <= 500; round.number++) {
         pool_run(pool, late, &round);
@@ -129,7 +144,7 @@ static double process_seconds(void) {
 static void test_idle_pool_sleeps(void **state) {
     (void)state;
     struct test_memory memory;
-    struct pool *pool = new_pool(MOST, &own, &memory);
+    struct pool *pool = new_pool(MOST, &memory);
     check_rounds(pool, MOST, 10);
     usleep(20000); /* time to fall asleep */
     double before = process_seconds();
@@ -144,7 +159,7 @@ static void test_free_at_any_time(void **state) {
     (void)state;
     for (uint32_t i = 0; i < 200; i++) {
         struct test_memory memory;
-        struct pool *pool = new_pool(1 + i % MOST, &own, &memory);
+        struct pool *pool = new_pool(1 + i % MOST, &memory);
         check_rounds(pool, 1 + i % MOST, i % 3); /* never run, run once, run twice */
         if (i % 5 == 0)
             usleep(1000);
@@ -171,9 +186,9 @@ static void run_backwards(void *context, uint32_t count, void (*task)(void *argu
 static void test_external_pool(void **state) {
     (void)state;
     struct backwards backwards = {0, 0};
-    resnet_session_options external = {.parallel_for = run_backwards, .parallel_context = &backwards};
+    struct pool_options external = {5, 2, run_backwards, &backwards};
     struct test_memory memory;
-    struct pool *pool = new_pool(5, &external, &memory);
+    struct pool *pool = new_pool_of(&external, &memory);
     check_rounds(pool, 5, 100);
     assert_int_equal(backwards.calls, 100);
     assert_int_equal(backwards.count, 5);
@@ -196,7 +211,7 @@ static void test_signals_are_for_the_caller(void **state) {
     struct test_memory memory;
     sigemptyset(&before);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
-    struct pool *pool = new_pool(3, &own, &memory);
+    struct pool *pool = new_pool(3, &memory);
     pool_run(pool, look_at_signals, masks);
     pool_free(pool, &memory.allocator);
     pthread_sigmask(SIG_BLOCK, NULL, &after);
@@ -217,7 +232,9 @@ static void test_no_memory(void **state) {
     memory.refuse = 1;
     struct pool *pool = NULL;
     resnet_error error;
-    assert_status(RESNET_ERROR_MEMORY, pool_create(&pool, 4, &own, &memory.allocator, &error), &error);
+    assert_status(RESNET_ERROR_MEMORY,
+                  pool_create(&pool, &(struct pool_options){.parts = 4, .threads = 4}, &memory.allocator, &error),
+                  &error);
     assert_null(pool);
     test_memory_check(&memory);
 }
@@ -232,7 +249,8 @@ static int create_without_room(void) {
     if (setrlimit(RLIMIT_AS, &limit) != 0 ||
         mmap(NULL, 512U << 20, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) != MAP_FAILED)
         return 77; /* an emulator does not hold its guest to the limit */
-    resnet_status status = pool_create(&pool, 512, &own, &memory.allocator, &error);
+    const struct pool_options options = {.parts = 512, .threads = 512};
+    resnet_status status = pool_create(&pool, &options, &memory.allocator, &error);
     bool right = status == RESNET_ERROR_THREAD && error.status == status && strstr(error.message, "of 511") && !pool &&
                  !memory.live_blocks && !memory.fault;
     return right ? 0 : 1;
@@ -257,6 +275,7 @@ static void test_no_threads(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_index_once),
+        cmocka_unit_test(test_parts_are_shared),
         cmocka_unit_test(test_parts_run_at_the_same_time),
         cmocka_unit_test(test_slow_threads),
         cmocka_unit_test(test_idle_pool_sleeps),

@@ -19,7 +19,8 @@ int batch_open(struct batch *batch, const struct batch_settings *settings) {
     resnet_error error;
     const char *path = settings->model;
     memset(batch, 0, sizeof *batch);
-    int code = model_open(&path, &(resnet_load_options){.isa = settings->isa}, &batch->model);
+    const resnet_load_options load = {.isa = settings->isa, .precision = settings->precision};
+    int code = model_open(&path, &load, &batch->model);
     if (code != EXIT_FINE)
         return code;
     batch->info = resnet_model_describe(batch->model);
@@ -103,15 +104,20 @@ static void decode(void *argument, uint32_t thread) {
         set_slot(decoding->batch, slot);
 }
 
-/* A slot whose picture failed is run with whatever it holds, and nobody looks at its logits. */
-void batch_run(struct batch *batch) {
+uint32_t batch_decode(struct batch *batch) {
     struct decoding decoding = {.batch = batch};
     uint32_t threads = resnet_session_threads(batch->session), good = 0;
-    resnet_error error;
     run_on_threads(threads < batch->count ? threads : batch->count, decode, &decoding);
     for (uint32_t i = 0; i < batch->count; i++)
         good += batch->pictures[i].error.status == RESNET_OK;
-    if (good == 0 || resnet_session_run(batch->session, batch->count, batch->logits, &error) == RESNET_OK)
+    return good;
+}
+
+/* A slot whose picture failed is run with whatever it holds, and nobody looks at its logits. */
+void batch_run(struct batch *batch) {
+    resnet_error error;
+    if (batch_decode(batch) == 0 ||
+        resnet_session_run(batch->session, batch->count, batch->logits, &error) == RESNET_OK)
         return;
     for (uint32_t i = 0; i < batch->count; i++)
         batch->pictures[i].error = error;

@@ -11,6 +11,7 @@
 struct batch_settings {
     const char *model; /* NULL: the default model */
     resnet_isa isa;
+    resnet_precision precision;
     uint32_t threads, size;
     uint32_t resize; /* or RESIZE_AS_MODEL */
 };
@@ -39,7 +40,10 @@ void batch_close(struct batch *batch);
 /* Append a picture, taking over its path. There must be room. */
 void batch_add(struct batch *batch, struct picture picture);
 
-/* Classify the pictures. */
+/* Decode the pictures into the session's slots. Returns how many could be. */
+uint32_t batch_decode(struct batch *batch);
+
+/* Decode and classify the pictures. */
 void batch_run(struct batch *batch);
 
 /* Forget the pictures. */

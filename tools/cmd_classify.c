@@ -187,6 +187,7 @@ static int run(const struct command *self, int argc, char **argv) {
         option_resize(&c.settings.resize),
         option_threads(&c.settings.threads),
         option_isa(&c.settings.isa),
+        option_precision(&c.settings.precision),
         {0},
     };
     struct inputs inputs;

@@ -220,6 +220,7 @@ static int run(const struct command *self, int argc, char **argv) {
         option_count("batch", "images a run (16)", &e.settings.size, 1, 1024),
         option_threads(&e.settings.threads),
         option_isa(&e.settings.isa),
+        option_precision(&e.settings.precision),
         option_json(&e.json),
         {0},
     };

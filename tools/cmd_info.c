@@ -32,7 +32,7 @@ static void report_config(struct report *r, const resnet_config *c) {
     report_integer(r, "in_channels", c->in_channels);
     report_integer(r, "height", c->height);
     report_integer(r, "width", c->width);
-    report_text(r, "precision", precision_name(c->precision));
+    report_text(r, "precision", resnet_precision_name(c->precision));
 }
 
 static void report_preprocess(struct report *r, const resnet_preprocess *preprocess, uint32_t channels) {

@@ -63,7 +63,3 @@ const char *class_name(const resnet_model *model, uint32_t index, char buffer[32
     snprintf(buffer, 32, "class %" PRIu32, index);
     return buffer;
 }
-
-const char *precision_name(resnet_precision precision) {
-    return precision == RESNET_PRECISION_F32 ? "f32" : "unknown";
-}

@@ -16,6 +16,4 @@ int model_open(const char **path, const resnet_load_options *options, resnet_mod
 /* The class's label, or, written into `buffer`, "class 123". */
 const char *class_name(const resnet_model *model, uint32_t index, char buffer[32]);
 
-const char *precision_name(resnet_precision precision);
-
 #endif

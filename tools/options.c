@@ -36,14 +36,44 @@ static bool parse_seconds(const struct option *option, const char *text) {
     return true;
 }
 
+static const char *isa_choice(int i) {
+    return resnet_isa_name((resnet_isa)i);
+}
+
+static const char *precision_choice(int i) {
+    return resnet_precision_name((resnet_precision)i);
+}
+
+/* "auto", "f32", ... separated by commas. */
+static void list_choices(const struct option *option, char *text, size_t size) {
+    size_t used = 0;
+    for (int i = 0; strcmp(option->choice(i), "unknown") != 0 && used < size; i++)
+        used += (size_t)snprintf(text + used, size - used, "%s%s", i ? ", " : "", option->choice(i));
+}
+
+/* The number of the choice that is named, or -1 after a complaint. */
+static int find_choice(const struct option *option, const char *text) {
+    char list[128];
+    for (int i = 0; strcmp(option->choice(i), "unknown") != 0; i++)
+        if (strcmp(option->choice(i), text) == 0)
+            return i;
+    list_choices(option, list, sizeof list);
+    complain("--%s takes one of %s, not \"%s\"", option->name, list, text);
+    return -1;
+}
+
 static bool parse_isa(const struct option *option, const char *text) {
-    for (int isa = 0; strcmp(resnet_isa_name((resnet_isa)isa), "unknown") != 0; isa++)
-        if (strcmp(resnet_isa_name((resnet_isa)isa), text) == 0) {
-            *(resnet_isa *)option->value = (resnet_isa)isa;
-            return true;
-        }
-    complain("--%s: there is no instruction set \"%s\"; see --help", option->name, text);
-    return false;
+    int i = find_choice(option, text);
+    if (i >= 0)
+        *(resnet_isa *)option->value = (resnet_isa)i;
+    return i >= 0;
+}
+
+static bool parse_precision(const struct option *option, const char *text) {
+    int i = find_choice(option, text);
+    if (i >= 0)
+        *(resnet_precision *)option->value = (resnet_precision)i;
+    return i >= 0;
 }
 
 struct option option_switch(const char *name, const char *help, bool *value) {
@@ -55,7 +85,13 @@ struct option option_text(const char *name, const char *argument, const char *he
 }
 
 struct option option_count(const char *name, const char *help, uint32_t *value, uint32_t least, uint32_t most) {
-    return (struct option){name, "N", help, parse_count, value, least, most};
+    return (struct option){.name = name,
+                           .argument = "N",
+                           .help = help,
+                           .parse = parse_count,
+                           .value = value,
+                           .least = least,
+                           .most = most};
 }
 
 struct option option_seconds(const char *name, const char *help, double *value) {
@@ -71,8 +107,21 @@ struct option option_threads(uint32_t *value) {
 }
 
 struct option option_isa(resnet_isa *value) {
-    const char *help = "auto, reference, scalar, neon, avx2 or avx512";
-    return (struct option){.name = "isa", .argument = "NAME", .help = help, .parse = parse_isa, .value = value};
+    return (struct option){.name = "isa",
+                           .argument = "NAME",
+                           .help = "instruction set: ",
+                           .choice = isa_choice,
+                           .parse = parse_isa,
+                           .value = value};
+}
+
+struct option option_precision(resnet_precision *value) {
+    return (struct option){.name = "precision",
+                           .argument = "NAME",
+                           .help = "numbers to compute in: ",
+                           .choice = precision_choice,
+                           .parse = parse_precision,
+                           .value = value};
 }
 
 struct option option_resize(uint32_t *value) {
@@ -83,17 +132,20 @@ struct option option_json(bool *value) {
     return option_switch("json", "write JSON", value);
 }
 
-static void print_row(const char *name, const char *argument, const char *help) {
-    char left[40];
-    snprintf(left, sizeof left, "--%s%s%s", name, argument ? " " : "", argument ? argument : "");
-    printf("  %-18s %s\n", left, help);
+static void print_row(const struct option *option) {
+    char left[40], choices[128] = "";
+    const char *argument = option->argument;
+    snprintf(left, sizeof left, "--%s%s%s", option->name, argument ? " " : "", argument ? argument : "");
+    if (option->choice)
+        list_choices(option, choices, sizeof choices);
+    printf("  %-18s %s%s\n", left, option->help, choices);
 }
 
 static void print_help(const struct command *command, const struct option *options) {
     printf("usage: resnet %s [OPTION]...%s\n\n%s\n\n", command->name, command->operands, command->summary);
     for (; options->name; options++)
-        print_row(options->name, options->argument, options->help);
-    print_row("help", NULL, "show this and exit");
+        print_row(options);
+    print_row(&(struct option){.name = "help", .help = "show this and exit"});
     if (command->notes)
         printf("\n%s\n", command->notes);
 }
@@ -118,9 +170,10 @@ static const struct option *find(const struct option *options, const char *name,
 
 /* The option at argv[0]; gives how many arguments it took, or 0 after a complaint. */
 static int parse_one(const struct command *command, const struct option *options, int argc, char **argv) {
-    const char *name = argv[0] + 2, *equals = strchr(name, '=');
+    bool is_output = strcmp(argv[0], "-o") == 0; /* as compilers have it; the one short name */
+    const char *name = is_output ? "output" : argv[0] + 2, *equals = strchr(name, '=');
     const struct option *option = find(options, name, equals ? (size_t)(equals - name) : strlen(name));
-    if (strncmp(argv[0], "--", 2) != 0 || !option)
+    if ((strncmp(argv[0], "--", 2) != 0 && !is_output) || !option)
         return usage_error(command, "unknown option ", argv[0]), 0;
     if (!option->parse) {
         if (equals)

@@ -10,7 +10,8 @@
 
 /* A row; a row without a name ends the table. The functions below make rows. */
 struct option {
-    const char *name, *argument, *help;                           /* "threads", "N" (NULL: a switch), one line */
+    const char *name, *argument, *help; /* "threads", "N" (NULL: a switch), one line */
+    const char *(*choice)(int i);       /* NULL, or the names to choose from, then "unknown" */
     bool (*parse)(const struct option *option, const char *text); /* false: complained */
     void *value;
     uint32_t least, most;
@@ -25,6 +26,7 @@ struct option option_seconds(const char *name, const char *help, double *value);
 struct option option_model(const char **value);
 struct option option_threads(uint32_t *value);
 struct option option_isa(resnet_isa *value);
+struct option option_precision(resnet_precision *value);
 struct option option_resize(uint32_t *value);
 struct option option_json(bool *value);
 

@@ -1,12 +1,14 @@
-/* report.h - named values on stdout: as JSON, or as lines for people. */
+/* report.h - named values: as JSON, or as lines for people. */
 #ifndef REPORT_H
 #define REPORT_H
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 
 /* Commas, escapes and missing numbers are taken care of. For people, a value is a line "  name   value". */
 struct report {
+    FILE *out; /* NULL: stdout */
     bool people;
     bool comma; /* JSON: the next value follows another one */
 };

@@ -1,8 +1,9 @@
 /*
  * kernels.h - the contract between the executor and the instruction sets.
  *
- * A kernel set is one const table of functions with its own tile size. Activations are NHWC; a pixel is `channels`
- * floats, and neighbouring pixels may be further apart than that.
+ * Activations are NHWC. They lie in words of four bytes, and every stride here counts words: a word holds one number of
+ * a channel in f32, two neighbouring channels in bf16, four in u8. A pixel has whole words (channels past the last are
+ * multiplied by zeros), and neighbouring pixels may be further apart than that.
  */
 #ifndef KERNELS_H
 #define KERNELS_H
@@ -11,29 +12,44 @@
 
 #include "resnet.h"
 
+/* How activations are stored, and so how they are multiplied: f32 by f32, bf16 by bf16, u8 by s8 weights. */
+enum format { FORMAT_F32, FORMAT_BF16, FORMAT_U8, FORMATS };
+
+/* Numbers in a word. */
+static inline uint32_t word_numbers(enum format format) {
+    return 1U << format;
+}
+
 /*
  * One tile of a convolution's output: up to MR neighbouring pixels by NR channels.
  *
- *     y[p][n] = act(bias[n] + sum over i, j, k of x[p*x_pixel + i*x_row + j*x_column + k] * w[i][j][k][n] +
- * residual[p][n])
+ *     y[p][n] = finish(bias[n] + sum over i, j, k of x[p*x_pixel + i*x_row + j*x_column + k] . w[i][j][k][n], p, n)
  *
- *                  NR channels
- *              +---------------+   The products are added in the order of i, j, k, one after the other, whatever the
- *    MR pixels |  accumulators |   tile's size and place: so a result does not depend on how work was split.
+ *                  NR channels      where a . b multiplies the numbers of two words pair by pair and adds the products.
  *              +---------------+
+ *    MR pixels |  accumulators |    The order in which they are added depends on rows, columns and run alone, whatever
+ *              +---------------+    the tile's size and place: so a result does not depend on how work was split.
  *
- * The panel of weights starts with the NR biases, then NR weights for each i, j, k; channels past the last are zeros.
+ * The panel of weights starts with the NR biases, then has NR words for each i, j, k; channels past the last are zeros.
+ *
+ *     f32, bf16:  accumulators and biases are f32;  finish(a, p, n) = act(a + residual[p][n])
+ *     u8:         they are int32, and the panel has NR floats `scale` behind the biases;
+ *                 finish(a, p, n) = a * scale[n] + residual[p][n] * residual_scale + offset, rounded into 0..255,
+ *                 where each of the operations rounds to f32; ReLU is the cut at 0
  */
 struct conv_tile {
     const float *x;
-    size_t x_pixel, x_row, x_column; /* floats from one output pixel's, one i's, one j's input to the next */
+    size_t x_pixel, x_row, x_column; /* from one output pixel's, one i's, one j's input to the next */
     uint32_t rows, columns, run;     /* how far i, j and k go */
-    const float *panel;              /* biases, then weights */
-    float *y;                        /* written: `pixels` times `channels` floats, y_pixel apart */
-    const float *residual;           /* NULL, or laid out as y */
+    const float *panel;
+    const float *ahead;    /* memory to fetch into the cache meanwhile, a line for each i, j, k; or any that is there */
+    float *y;              /* written: `pixels` times `channels` numbers, y_pixel apart */
+    const float *residual; /* NULL, or laid out as y */
     size_t y_pixel;
-    uint32_t pixels, channels; /* 1..MR, 1..NR */
+    uint32_t pixels, channels; /* 1..MR, 1..NR; whole words of channels */
     bool relu;
+    bool floats;                  /* y is f32 whatever the format: a * scale[n] in u8; then there is no residual */
+    float residual_scale, offset; /* of u8 */
 };
 
 /* One pixel of a 3x3 max pool's or of an average pool's output. The input's border, where it has one, is read as it is.
@@ -41,8 +57,9 @@ struct conv_tile {
 struct pool_window {
     const float *x;
     size_t x_pixel, x_row;
-    uint32_t rows, columns, channels;
-    float *y; /* `channels` floats */
+    uint32_t rows, columns, channels; /* whole words of channels */
+    float *y;
+    float scale; /* of an average: y = scale * sum; rounded into 0..255 in u8 */
 };
 
 /* The end of a Winograd tile (winograd.h): y[i][j] = act((A' m A)[i][j] + bias + residual[i][j]) for i < rows, j <
@@ -60,22 +77,44 @@ struct winograd_output {
     bool relu;
 };
 
-struct kernel_set {
-    resnet_isa isa;
-    uint32_t mr, nr;
+/* What computes on one format. */
+struct format_kernels {
+    uint32_t mr, nr; /* nr: a multiple of 4 */
     void (*conv_tile)(const struct conv_tile *tile);
+    /* Gives back the registers that conv_tile leaves set up in a thread; after a part of a layer. NULL: none. */
+    void (*leave)(void);
     void (*max_window)(const struct pool_window *window);
     void (*mean_window)(const struct pool_window *window);
-    /* v[e] = (B' d B)[e] for each of 36 elements, `element` floats apart; patch[e] is a pixel of `channels` (16 n)
-     * floats. */
-    void (*winograd_input)(const float *const patch[36], uint32_t channels, float *v, size_t element);
-    void (*winograd_output)(const struct winograd_output *output);
+    /* `count` numbers (a multiple of 4) from f32: y[i] = x[i] * factor[i % 16] + term[i % 16], in u8 rounded into
+     * 0..255. */
+    void (*convert)(const float *x, float *y, uint32_t count, const float factor[16], const float term[16]);
     /* Rounds of independent multiply-adds in registers, to measure the peak; returns a sum so that they are not
      * dropped. */
-    float (*fma_rounds)(uint64_t rounds);
-    double flops_a_round;
+    float (*dot_rounds)(uint64_t rounds);
+    double ops_a_round; /* a multiply-add is two */
 };
 
-extern const struct kernel_set kernels_scalar, kernels_neon, kernels_avx2, kernels_avx512;
+/* Winograd's transforms, for activations in f32 or bf16; what lies between them is f32. */
+struct winograd_kernels {
+    const struct format_kernels *products; /* of f32 */
+    /* v[e] = (B' d B)[e] for each of 36 elements, `element` floats apart; patch[e] is a pixel of `channels` (16 n)
+     * numbers. */
+    void (*input)(const float *const patch[36], uint32_t channels, float *v, size_t element);
+    void (*output)(const struct winograd_output *output);
+};
+
+/* All that one instruction set has. */
+struct kernel_set {
+    resnet_isa isa;
+    const struct format_kernels *formats[FORMATS]; /* NULL for bf16 where f32 is as fast: then bf16 computes in f32 */
+    const struct winograd_kernels *winograd[FORMATS]; /* NULL where the sum itself is as fast */
+};
+
+extern const struct format_kernels f32_scalar, f32_neon, f32_avx2, f32_avx512;
+extern const struct format_kernels bf16_neon, bf16_avx512, bf16_amx;
+extern const struct format_kernels u8_scalar, u8_neon, u8_neon_dot, u8_neon_i8mm;
+extern const struct format_kernels u8_avx2, u8_avx2_vnni, u8_avx512, u8_amx;
+extern const struct winograd_kernels winograd_scalar, winograd_neon, winograd_avx2, winograd_avx512;
+extern const struct winograd_kernels winograd_bf16_avx512;
 
 #endif

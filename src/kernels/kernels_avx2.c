@@ -1,21 +1,13 @@
-/* kernels_avx2.c - the AVX2 kernel set. */
+/* kernels_avx2.c - f32 in AVX2 with FMA. */
 #include "vec_avx2.h"
 
-#define MR 6 /* output pixels a tile */
-#define NV 2 /* vectors of output channels a tile */
+#include "num_f32.h"
+
+#define KERNELS f32_avx2
+#define MR      6 /* output pixels a tile */
+#define NV      2 /* vectors of output channels a tile */
 #include "conv_tmpl.h"
 #include "pool_tmpl.h"
 #include "winograd_tmpl.h"
 
-const struct kernel_set kernels_avx2 = {
-    .isa = RESNET_ISA_AVX2,
-    .mr = MR,
-    .nr = NR,
-    .conv_tile = conv_tile,
-    .max_window = max_window,
-    .mean_window = mean_window,
-    .winograd_input = winograd_input,
-    .winograd_output = winograd_output,
-    .fma_rounds = fma_rounds,
-    .flops_a_round = FLOPS_A_ROUND,
-};
+const struct winograd_kernels winograd_avx2 = {&f32_avx2, transform_patch, transform_products};

@@ -1,63 +1,100 @@
-/* pool_tmpl.h - pooling windows and the measuring loop, written once for every instruction set; see conv_tmpl.h. */
+/* pool_tmpl.h - pooling, conversion, the measuring loop, and the table of all that the templates make; see conv_tmpl.h.
+ */
+
+/* Channel c of tap (i, j). */
+ALWAYS_INLINE const float *tap(const struct pool_window *t, uint32_t i, uint32_t j, uint32_t c) {
+    return t->x + i * t->x_row + j * t->x_pixel + c / word_numbers(FORMAT);
+}
 
 static void max_window(const struct pool_window *t) {
     uint32_t c = 0;
     for (; c + VL <= t->channels; c += VL) {
-        vec best = vec_load(t->x + c);
+        vec best = numbers_load(tap(t, 0, 0, c));
         for (uint32_t i = 0; i < t->rows; i++)
             for (uint32_t j = 0; j < t->columns; j++)
-                best = vec_max(best, vec_load(t->x + i * t->x_row + j * t->x_pixel + c));
-        vec_store(t->y + c, best);
+                best = vec_max(best, numbers_load(tap(t, i, j, c)));
+        numbers_store(t->y + c / word_numbers(FORMAT), best);
     }
     for (; c < t->channels; c++) {
-        float best = t->x[c];
+        float best = number_get(t->x, c);
         for (uint32_t i = 0; i < t->rows; i++)
             for (uint32_t j = 0; j < t->columns; j++) {
-                float a = t->x[i * t->x_row + j * t->x_pixel + c];
+                float a = number_get(tap(t, i, j, 0), c);
                 best = best > a ? best : a;
             }
-        t->y[c] = best;
+        number_put(t->y, c, best);
     }
 }
 
 static void mean_window(const struct pool_window *t) {
-    const float scale = 1.0F / ((float)t->rows * (float)t->columns);
     uint32_t c = 0;
     for (; c + VL <= t->channels; c += VL) {
         vec sum = vec_zero();
         for (uint32_t i = 0; i < t->rows; i++)
             for (uint32_t j = 0; j < t->columns; j++)
-                sum = vec_add(sum, vec_load(t->x + i * t->x_row + j * t->x_pixel + c));
-        vec_store(t->y + c, vec_mul(sum, vec_splat(scale)));
+                sum = vec_add(sum, numbers_load(tap(t, i, j, c)));
+        numbers_store(t->y + c / word_numbers(FORMAT), vec_mul(sum, vec_splat(t->scale)));
     }
     for (; c < t->channels; c++) {
         float sum = 0;
         for (uint32_t i = 0; i < t->rows; i++)
             for (uint32_t j = 0; j < t->columns; j++)
-                sum += t->x[i * t->x_row + j * t->x_pixel + c];
-        t->y[c] = sum * scale;
+                sum += number_get(tap(t, i, j, 0), c);
+        number_put(t->y, c, sum * t->scale);
     }
 }
 
-/* Twelve chains hide the latency of the multiply-adds of every core that we know (4 or 5 cycles, two a cycle). */
-#define CHAINS        12
-#define FLOPS_A_ROUND (2.0 * CHAINS * VL)
+static void convert(const float *x, float *y, uint32_t count, const float factor[16], const float term[16]) {
+    uint32_t i = 0;
+    for (; i + VL <= count; i += VL) {
+        vec product = vec_mul(vec_load(x + i), vec_load(factor + i % 16));
+        numbers_store(y + i / word_numbers(FORMAT), vec_add(product, vec_load(term + i % 16)));
+    }
+    for (; i < count; i++)
+        number_put(y, i, x[i] * factor[i % 16] + term[i % 16]);
+}
 
-static float fma_rounds(uint64_t rounds) {
-    vec acc[CHAINS];
-    const vec factor = vec_splat(0.5F), term = vec_splat(1.0F);
+/* Twelve chains hide the latency of the multiply-adds of every core that we know (4 or 5 cycles, two a cycle). As in a
+ * tile, each has another pair of operands, so that no product serves twice. */
+#define CHAINS      12
+#define OPS_A_ROUND (2.0 * CHAINS * VL * (1 << FORMAT))
+
+static float dot_rounds(uint64_t rounds) {
+    float numbers[7][VL] = {{0}}, result[VL];
+    acc sums[CHAINS];
+    words x[3], w[4];
+    __asm__ volatile("" : "+m"(numbers)); /* the compiler must not know them */
     UNROLL
     for (int i = 0; i < CHAINS; i++)
-        acc[i] = vec_splat((float)i);
+        sums[i] = acc_load(numbers[i % 7]);
     for (; rounds > 0; rounds--) {
         UNROLL
+        for (int i = 0; i < 7; i++)
+            *(i < 3 ? &x[i] : &w[i - 3]) = words_load(numbers[i]);
+#if VL == 16 /* in registers, or else GCC loads w for each product, and a core may do one such load a cycle */
+        UNROLL
+        for (int i = 0; i < 4; i++)
+            __asm__("" : "+v"(w[i]));
+#endif
+        UNROLL
         for (int i = 0; i < CHAINS; i++)
-            acc[i] = vec_fma(acc[i], factor, term);
+            sums[i] = dot(x[i % 3], w[i / 3], sums[i]);
+        __asm__ volatile("" : : : "memory");
     }
     UNROLL
     for (int i = 1; i < CHAINS; i++)
-        acc[0] = vec_add(acc[0], acc[i]);
-    float sum[VL];
-    vec_store(sum, acc[0]);
-    return sum[0];
+        sums[0] = acc_add(sums[0], sums[i]);
+    acc_store(result, sums[0]);
+    return result[0];
 }
+
+const struct format_kernels KERNELS = {
+    .mr = MR,
+    .nr = NR,
+    .conv_tile = conv_tile,
+    .max_window = max_window,
+    .mean_window = mean_window,
+    .convert = convert,
+    .dot_rounds = dot_rounds,
+    .ops_a_round = OPS_A_ROUND,
+};

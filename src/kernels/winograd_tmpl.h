@@ -23,14 +23,14 @@ ALWAYS_INLINE void transform_input(const vec *from, vec *to, const int step) {
     to[5 * step] = vec_fma(four, d1, vec_fma(minus_five, d3, from[5 * step]));
 }
 
-static void winograd_input(const float *const patch[36], uint32_t channels, float *v, size_t element) {
+static void transform_patch(const float *const patch[36], uint32_t channels, float *v, size_t element) {
     for (uint32_t c = 0; c < channels; c += VL) {
         vec d[36], t[36];
         UNROLL
         for (int j = 0; j < 6; j++) {
             UNROLL
             for (int i = 0; i < 6; i++)
-                d[6 * i + j] = vec_load(patch[6 * i + j] + c);
+                d[6 * i + j] = numbers_load(patch[6 * i + j] + c / word_numbers(FORMAT));
             transform_input(d + j, t + j, 6);
         }
         UNROLL
@@ -57,16 +57,17 @@ ALWAYS_INLINE void transform_output(const vec *from, vec *to, const int step) {
 /* Bias, residual, activation and store of a row of a tile. */
 ALWAYS_INLINE void finish_row(const struct winograd_output *t, const vec *row, uint32_t i, uint32_t c) {
     for (uint32_t j = 0; j < t->columns; j++) {
+        const size_t place = j * t->y_pixel + c / word_numbers(FORMAT);
         vec a = vec_add(row[j], vec_load(t->bias + c));
         if (t->residual)
-            a = vec_add(a, vec_load(t->residual + i * t->residual_row + j * t->y_pixel + c));
+            a = vec_add(a, numbers_load(t->residual + i * t->residual_row + place));
         if (t->relu)
             a = vec_max(vec_zero(), a);
-        vec_store(t->y + i * t->y_row + j * t->y_pixel + c, a);
+        numbers_store(t->y + i * t->y_row + place, a);
     }
 }
 
-static void winograd_output(const struct winograd_output *t) {
+static void transform_products(const struct winograd_output *t) {
     for (uint32_t c = 0; c < t->channels; c += VL) {
         vec m[36], s[24], y[16];
         UNROLL

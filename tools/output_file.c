@@ -1,0 +1,77 @@
+/* output_file.c - write a file whole or not at all: under another name first, then renamed into place. */
+#define _POSIX_C_SOURCE 200809L
+#include "output_file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "system.h"
+#include "text.h"
+
+static bool refuse(const char *name, int reason) {
+    complain("%s: cannot be written: %s", name, strerror(reason));
+    return false;
+}
+
+/* "NAME.123.part" with this process's number. */
+static char *temporary_name(const char *name) {
+    size_t size = strlen(name) + 32;
+    char *text = allocate(size, 1);
+    snprintf(text, size, "%s.%ld.part", name, (long)getpid());
+    return text;
+}
+
+bool output_open(struct output_file *output, const char *name) {
+    struct stat status;
+    *output = (struct output_file){.name = name};
+    if (stat(name, &status) == 0 && !S_ISREG(status.st_mode)) { /* renaming would put a file in a device's place */
+        complain("%s: cannot be written: it is not a regular file", name);
+        return false;
+    }
+    output->temporary = temporary_name(name);
+    int file = open(output->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (file >= 0 && (output->file = fdopen(file, "w")) != NULL)
+        return true;
+    int reason = errno;
+    if (file >= 0) {
+        close(file);
+        unlink(output->temporary);
+    }
+    free(output->temporary);
+    *output = (struct output_file){0};
+    return refuse(name, reason);
+}
+
+bool output_commit(struct output_file *output) {
+    bool written = fflush(output->file) == 0 && !ferror(output->file) && fsync(fileno(output->file)) == 0;
+    int reason = errno;
+    if (fclose(output->file) != 0 && written) {
+        written = false;
+        reason = errno;
+    }
+    output->file = NULL;
+    if (written && rename(output->temporary, output->name) != 0) {
+        written = false;
+        reason = errno;
+    }
+    if (!written)
+        refuse(output->name, reason);
+    else
+        free(output->temporary), output->temporary = NULL;
+    output_abandon(output);
+    return written;
+}
+
+void output_abandon(struct output_file *output) {
+    if (output->file)
+        fclose(output->file);
+    if (output->temporary) {
+        unlink(output->temporary);
+        free(output->temporary);
+    }
+    *output = (struct output_file){0};
+}

@@ -1,0 +1,24 @@
+/* output_file.h - write a file whole or not at all: under another name first, then renamed into place. */
+#ifndef OUTPUT_FILE_H
+#define OUTPUT_FILE_H
+
+#include <stdbool.h>
+#include <stdio.h>
+
+/* Until it is committed, a file that has this name stays as it was. */
+struct output_file {
+    FILE *file;       /* to write to */
+    const char *name; /* the caller's; it must outlive this */
+    char *temporary;  /* in the same folder */
+};
+
+/* False after a complaint: where the name cannot be written, or is that of something other than a regular file. */
+bool output_open(struct output_file *output, const char *name);
+
+/* Hand what was written to the disk and give it its name. False after a complaint: then nothing has changed. */
+bool output_commit(struct output_file *output);
+
+/* Remove what was written. Does nothing to a file that was committed or not opened. */
+void output_abandon(struct output_file *output);
+
+#endif
