@@ -19,7 +19,7 @@ import unittest
 import zlib
 
 PROGRAM = os.environ.get("RESNET_PROGRAM")
-COMMANDS = ("classify", "info", "bench", "eval")
+COMMANDS = ("classify", "info", "bench", "eval", "quantize")
 LABELS = ("ant", 'a "quoted" \\ bee', "Käfer", "dragonfly")
 PEAKS = ("peak_f32_gops", "peak_bf16_gops", "peak_int8_gops")
 OK, INPUTS, USAGE, MODEL, IO = range(5)
@@ -653,6 +653,76 @@ class Output(ProgramTest):
             self.assertEqual(self.read_one_line(restore_signals=False), (IO, b""))
         finally:
             signal.signal(signal.SIGPIPE, ignored)
+
+
+class Quantize(ProgramTest):
+    def setUp(self):
+        self.pictures, self.made = self.path(self.id() + "/pictures"), self.path(self.id() + "/made")
+        for seed in range(6):
+            self.write(f"{self.pictures}/{seed}.png", png(seed))
+
+    def quantize(self, *arguments, **options):
+        return resnet("quantize", "--model", self.model, "--threads", "1", *arguments, **options)
+
+    def test_makes_smaller_files_that_can_be_used(self):
+        for precision, *source in ("int8", "--calibrate", self.pictures), ("bf16",):
+            made = self.made + precision
+            code, out, err = self.quantize("--precision", precision, *source, "-o", made, "--json")
+            self.assertEqual((code, err), (OK, ""))
+            report = json.loads(out)
+            self.assertEqual(report["bytes"], os.path.getsize(made))
+            self.assertEqual(report["f32_bytes"], os.path.getsize(self.model))
+            info = json.loads(resnet("info", "--json", made)[1])
+            self.assertEqual((info["precision"], info["labels"]), (precision, list(LABELS)))
+            self.assertEqual(resnet("classify", "--model", made, self.images[0])[0], OK)
+            self.assertEqual(resnet("classify", "--model", made, "--isa", "reference", self.images[0])[0], OK)
+
+    def test_report(self):
+        code, out, _ = self.quantize("--calibrate", self.pictures, "--images", "4", "-o", self.made, "--json")
+        report = json.loads(out)
+        self.assertEqual((code, report["images"], report["failed"]), (OK, 4, 0))
+        self.assertLessEqual(report["same_class_as_f32"], 4)
+        layers = {layer["name"]: layer for layer in report["layers"]}
+        self.assertGreater(layers["layer1.0.conv1"]["weight_db"], 20)
+        self.assertGreater(layers["fc"]["output_db"], 10)
+        self.assertIsNone(layers["maxpool"]["weight_db"])
+        code, out, _ = self.quantize("--calibrate", self.pictures, "-o", self.made)
+        self.assertIn(b"layer1.0.conv2", out)
+
+    def test_broken_pictures_are_left_out(self):
+        self.write(self.pictures + "/broken.png", b"no picture")
+        code, out, err = self.quantize("--calibrate", self.pictures, "-o", self.made, "--json")
+        report = json.loads(out)
+        self.assertEqual((code, report["images"], report["failed"]), (INPUTS, 6, 1))
+        self.assertIn("broken.png", err)
+        self.assertEqual(resnet("info", self.made)[0], OK)
+
+    def test_what_cannot_be_done_leaves_no_file(self):
+        empty, made = self.path(self.id() + "/empty"), self.made
+        os.mkdir(empty)
+        for code, *arguments in ((USAGE, "-o", made), (USAGE, "--calibrate", self.pictures),
+                                 (USAGE, "--precision", "f32", "-o", made), (IO, "--calibrate", self.path("absent"), "-o", made),
+                                 (INPUTS, "--calibrate", empty, "-o", made),
+                                 (IO, "--calibrate", self.pictures, "-o", self.path("absent/made")),
+                                 (IO, "--calibrate", self.pictures, "-o", "/dev/null")):
+            got, _, err = self.quantize(*arguments)
+            self.assertEqual(got, code, err)
+            self.assertFalse(os.path.exists(made))
+
+    def test_a_full_disk_leaves_the_old_file(self):
+        made = self.write(self.made, b"older")
+        code, _, _ = self.quantize("--calibrate", self.pictures, "-o", made, preexec_fn=no_space_in_files)
+        self.assertEqual(code, IO)
+        with open(made, "rb") as file:
+            self.assertEqual(file.read(), b"older")
+        self.assertEqual(sorted(os.listdir(self.path(self.id()))), ["made", "pictures"])
+
+    def test_only_f32_files_can_be_quantized(self):
+        made = self.made
+        self.assertEqual(self.quantize("--precision", "bf16", "-o", made)[0], OK)
+        code, _, err = resnet("quantize", "--model", made, "--calibrate", self.pictures, "-o", made + "2")
+        self.assertEqual(code, MODEL)
+        self.assertIn("only a file in f32", err)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,6 @@ struct command {
     int (*run)(const struct command *self, int argc, char **argv); /* argv[0] is the first argument */
 };
 
-extern const struct command command_classify, command_info, command_bench, command_eval;
+extern const struct command command_classify, command_info, command_bench, command_eval, command_quantize;
 
 #endif

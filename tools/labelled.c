@@ -137,6 +137,28 @@ bool labelled_from_folders(struct labelled *set, const char *folder, const resne
     return good;
 }
 
+static bool add_lines(struct labelled *set, const char *list) {
+    struct lines lines = {0};
+    if (!lines_open(&lines, list))
+        return false;
+    while (lines_next(&lines))
+        add(set, "", 0, lines.text, 0);
+    lines_close(&lines);
+    return !lines.failed;
+}
+
+bool labelled_from_anywhere(struct labelled *set, const char *path) {
+    struct labelled folders = {0};
+    struct stat status;
+    if (stat(path, &status) != 0 || !S_ISDIR(status.st_mode))
+        return add_lines(set, path);
+    bool good = add_entries(set, path, false, 0) && add_entries(&folders, path, true, 0);
+    for (size_t i = 0; i < folders.count && good; i++)
+        good = add_entries(set, folders.images[i].path, false, 0);
+    labelled_free(&folders);
+    return good;
+}
+
 void labelled_free(struct labelled *set) {
     for (size_t i = 0; i < set->count; i++)
         free(set->images[i].path);

@@ -31,6 +31,10 @@ bool labelled_from_table(struct labelled *set, const char *table, uint32_t class
  */
 bool labelled_from_folders(struct labelled *set, const char *folder, const resnet_model *model);
 
+/* Take all images there are, of class 0: the files in a folder and in the folders in it, or, where `path` is no folder,
+ * those that the lines of a list name. False after a complaint. */
+bool labelled_from_anywhere(struct labelled *set, const char *path);
+
 void labelled_free(struct labelled *set);
 
 #endif

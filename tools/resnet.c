@@ -7,7 +7,8 @@
 #include "resnet.h"
 #include "text.h"
 
-static const struct command *const commands[] = {&command_classify, &command_info, &command_bench, &command_eval};
+static const struct command *const commands[] = {&command_classify, &command_info, &command_bench, &command_eval,
+                                                 &command_quantize};
 #define COMMANDS ((int)(sizeof commands / sizeof *commands))
 
 static void print_help(FILE *out) {
