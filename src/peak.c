@@ -18,9 +18,9 @@ resnet_status resnet_peak(resnet_isa isa, resnet_precision precision, double *op
     double best = 0;
     volatile float sink; /* or else the loop might be dropped */
     for (int i = 0; i < TRIALS; i++) {
-        double start = seconds_now();
+        int64_t start = nanoseconds_now();
         sink = kernels->dot_rounds(ROUNDS);
-        double rate = kernels->ops_a_round * ROUNDS / (seconds_now() - start);
+        double rate = kernels->ops_a_round * ROUNDS / (1e-9 * (double)(nanoseconds_now() - start));
         best = rate > best ? rate : best;
     }
     (void)sink;

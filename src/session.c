@@ -362,20 +362,20 @@ static void run_node(resnet_session *session, uint32_t node, const struct group 
         observe(session, node, &step, &session->plan.tensors[node]);
 }
 
-/* Add the time since *last. The clock's arithmetic, too, leaves no mark in the caller's floating-point environment. */
-static void add_time(double *seconds, double *last) {
+/* Add the time since *last. This arithmetic, too, leaves no mark in the caller's floating-point environment: it needs
+ * the clock, which is read behind the entrance, and its result goes to memory that others see, before the exit; so no
+ * compiler may move it out. */
+static void add_time(double *seconds, int64_t *last) {
     uint64_t before = fpenv_enter(true);
-    double now = seconds_now();
-    *seconds += now - *last;
-    *last = now;
+    int64_t now = nanoseconds_now();
+    *seconds += 1e-9 * (double)(now - *last);
     fpenv_leave(before);
+    *last = now;
 }
 
 static void run_group(resnet_session *session, const struct group *group) {
     double *seconds = session->options.layer_seconds;
-    double last = 0, unused = 0;
-    if (seconds)
-        add_time(&unused, &last);
+    int64_t last = seconds ? nanoseconds_now() : 0;
     if (session->model->format != FORMAT_F32)
         run_node(session, 0, group); /* counted with the first layer */
     for (uint32_t node = 1; node < session->graph.count; node++) {
