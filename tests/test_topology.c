@@ -282,11 +282,12 @@ static void check_logits(const resnet_model *model, const struct net *net, uint3
 }
 
 /* 224 x 224 takes the reference executor minutes, and plain C seconds for each deep network; they compute those at the
- * small size only. So do the other rounds, of which those without Winograd's method leave out the deepest networks. A
- * sanitizer sees every kind of layer in the smaller networks. */
+ * small size only. So do the other rounds, of which those without Winograd's method, and where time is short
+ * those in bf16, leave out the deepest networks. A sanitizer sees every kind of layer in the smaller networks. */
 static bool is_left_out(const struct net *net, uint32_t height, const struct way *way) {
     bool deep = net->config.blocks[2] > 6;
-    if ((TEST_SANITIZED && net->parameters > 12000000) || (deep && way->no_winograd))
+    bool again = way->no_winograd || (test_quick() && way->precision == RESNET_PRECISION_BF16);
+    if ((TEST_SANITIZED && net->parameters > 12000000) || (deep && again))
         return true;
     bool first = !way->no_winograd && way->precision == RESNET_PRECISION_F32;
     return height > 100 &&
