@@ -81,6 +81,10 @@ uint64_t node_weights(const struct node *node) {
     return (uint64_t)node->out.channels * node->in.channels * node->kernel * node->kernel;
 }
 
+size_t node_filter(const struct node *node) {
+    return (size_t)node->in.channels * node->kernel * node->kernel;
+}
+
 uint64_t node_parameters(const struct node *node) {
     switch (node->op) {
     case OP_CONV: /* and the scale and shift of batch normalisation */

@@ -60,6 +60,9 @@ uint32_t graph_linear(struct graph *graph, uint32_t input, uint32_t channels);
 /* Weights of a convolution or of the classifier, without its vectors: out * in * kernel * kernel. */
 uint64_t node_weights(const struct node *node);
 
+/* Of these, what one output channel has: in * kernel * kernel. */
+size_t node_filter(const struct node *node);
+
 /* Numbers in the tensors of a node, counted as PyTorch counts parameters; multiply-adds of one image. */
 uint64_t node_parameters(const struct node *node);
 uint64_t node_macs(const struct node *node);

@@ -114,7 +114,7 @@ static resnet_status vectors_from_file(void *context, uint32_t node, float *vect
 static resnet_status weights_from_file(void *context, struct unit unit, void *weights, resnet_error *error) {
     const struct loading *loading = context;
     const struct node *node = &loading->model->graph.nodes[unit.node];
-    size_t filter = (size_t)(node_weights(node) / node->out.channels);
+    size_t filter = node_filter(node);
     struct weight_range range = {(uint64_t)unit.first * filter, unit.count * filter};
     return model_file_weights(loading->file, &loading->nodes[unit.node], range, weights, error);
 }
@@ -262,7 +262,7 @@ static resnet_status random_vectors(void *context, uint32_t node, float *vectors
 static resnet_status random_weights(void *context, struct unit unit, void *weights, resnet_error *error) {
     const struct random *random = context;
     const struct node *node = &random->graph->nodes[unit.node];
-    size_t filter = (size_t)(node_weights(node) / node->out.channels);
+    size_t filter = node_filter(node);
     uint64_t first = random->starts[unit.node] + (uint64_t)unit.first * filter;
     float *values = weights, limit = sqrtf(6.0F / (float)filter);
     (void)error;

@@ -78,7 +78,7 @@ static float largest_magnitude(const float *values, size_t count) {
 
 void quantize_weights(const struct node *node, const float *weight, int8_t *integers, float *scale) {
     const float shift = 0x1.8p23F; /* where the next float is 1 away: adding it rounds to the nearest integer */
-    size_t count = (size_t)node_weights(node) / node->out.channels;
+    size_t count = node_filter(node);
     for (uint32_t c = 0; c < node->out.channels; c++, weight += count, integers += count) {
         scale[c] = largest_magnitude(weight, count) / 127;
         float unit = scale[c] >= FLT_MIN ? scale[c] : INFINITY; /* all of it becomes 0 */
@@ -182,7 +182,7 @@ static bool pack_heads(const struct layer *layer, enum format format, struct spa
 static void pack_words(const struct node *node, const struct layer *layer, enum format format, struct span channels,
                        float *rows, uint32_t nr) {
     void (*const pack[])(const struct words *, float *, uint32_t) = {pack_f32, pack_bf16, pack_s8};
-    size_t filter = (size_t)(node_weights(node) / node->out.channels), tap = tap_words(node, format);
+    size_t filter = node_filter(node), tap = tap_words(node, format);
     size_t area = (size_t)node->kernel * node->kernel, step = area == 1 ? BLOCK_WORDS : BLOCK_WORDS / 4;
     struct words words = {.in = node->in.channels, .area = area, .tap = tap};
     for (words.begin = 0; words.begin < tap; words.begin = words.end) {

@@ -72,16 +72,12 @@ static resnet_status allocate_weights(resnet_model *model, resnet_error *error) 
     return model->weights ? RESNET_OK : fail_memory(error, "the weights", model->weights_size * sizeof *model->weights);
 }
 
-static size_t filter_size(const struct node *node) {
-    return (size_t)(node_weights(node) / node->out.channels);
-}
-
 static resnet_status check_sums(const resnet_model *model, resnet_error *error) {
     for (uint32_t i = 0; i < model->graph.count; i++) {
         const struct node *node = &model->graph.nodes[i];
-        if (parameters_size(node) && !model_keeps(model, i) && filter_size(node) > MOST_PRODUCTS)
+        if (parameters_size(node) && !model_keeps(model, i) && node_filter(node) > MOST_PRODUCTS)
             return fail(error, RESNET_ERROR_MODEL, "%s: %zu products in a sum; int8 takes at most %u", node->name,
-                        filter_size(node), MOST_PRODUCTS);
+                        node_filter(node), MOST_PRODUCTS);
     }
     return RESNET_OK;
 }
@@ -288,7 +284,7 @@ static void undo_pixels(const struct part *part, float *shift) {
 static void unfold(const struct part *part, const struct layer *layer) {
     const resnet_model *model = part->job->model;
     float *block = part->scratch.block, *vectors = block + node_weights(&part->node);
-    size_t filter = filter_size(&part->node), count = part->node.out.channels;
+    size_t filter = node_filter(&part->node), count = part->node.out.channels;
     for (size_t i = 0; layer->integers && i < node_weights(&part->node); i++)
         block[i] = layer->scale[i / filter] * (float)layer->integers[i];
     float *shift = vectors + (part->node.op == OP_CONV ? count : 0);
@@ -309,7 +305,7 @@ static void keep_part(const struct part *part) {
     size_t weights = (size_t)node_weights(&part->node), first = part->unit.first, count = part->unit.count;
     float *place = model->weights + model->starts[part->unit.node];
     const float *block = part->scratch.block;
-    memcpy(place + first * filter_size(node), block, weights * sizeof *place);
+    memcpy(place + first * node_filter(node), block, weights * sizeof *place);
     place += node_weights(node);
     block += weights;
     for (size_t v = 0; v < (node->op == OP_CONV ? 4 : 1); v++)
@@ -373,7 +369,7 @@ static resnet_status first_failure(const struct job *job, resnet_error *error) {
 /* Channels of a unit: whole panels. */
 static uint32_t unit_channels(const struct job *job, uint32_t node) {
     size_t nr = node_nr(job->model, node);
-    size_t panel = nr * filter_size(&job->model->graph.nodes[node]) * sizeof(float);
+    size_t panel = nr * node_filter(&job->model->graph.nodes[node]) * sizeof(float);
     return (uint32_t)(panel < UNIT_BYTES ? UNIT_BYTES / panel * nr : nr);
 }
 

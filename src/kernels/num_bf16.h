@@ -1,12 +1,9 @@
 /* num_bf16.h - what every num_bf16_<isa>.h shares: single numbers of bf16 activations and their f32 sums. */
 #include "../bf16.h"
+#include "acc_f32.h"
 
-#define FORMAT      FORMAT_BF16
-#define HEAD_FLOATS 0
+#define FORMAT FORMAT_BF16
 
-static inline float acc_number(const float *p) {
-    return *p;
-}
 static inline float number_get(const float *p, uint32_t i) {
     uint16_t a;
     memcpy(&a, (const char *)p + i * sizeof a, sizeof a);

@@ -1,18 +1,8 @@
 /* num_bf16_avx512.h - bf16 in AVX-512 BF16, for conv_tmpl.h and pool_tmpl.h; see num_f32.h. */
 #include "num_bf16.h"
 
-typedef __m512 acc;
 typedef __m512bh words;
 
-static inline acc acc_load(const float *p) {
-    return vec_load(p);
-}
-static inline void acc_store(float *p, acc a) {
-    vec_store(p, a);
-}
-static inline acc acc_add(acc a, acc b) {
-    return vec_add(a, b);
-}
 static inline words words_load(const float *p) {
     return (words)_mm512_loadu_si512(p);
 }
@@ -21,9 +11,6 @@ static inline words words_splat(const float *p) {
 }
 static inline acc dot(words x, words w, acc a) {
     return _mm512_dpbf16_ps(a, x, w);
-}
-static inline vec acc_floats(acc a) {
-    return a;
 }
 static inline vec numbers_load(const float *p) {
     __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p));

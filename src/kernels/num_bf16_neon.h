@@ -3,18 +3,8 @@
 
 #include "num_bf16.h"
 
-typedef vec acc;
 typedef bfloat16x8_t words;
 
-static inline acc acc_load(const float *p) {
-    return vec_load(p);
-}
-static inline void acc_store(float *p, acc a) {
-    vec_store(p, a);
-}
-static inline acc acc_add(acc a, acc b) {
-    return vec_add(a, b);
-}
 static inline words words_load(const float *p) {
     return vreinterpretq_bf16_f32(vld1q_f32(p));
 }
@@ -23,9 +13,6 @@ static inline words words_splat(const float *p) {
 }
 static inline acc dot(words x, words w, acc a) {
     return vbfdotq_f32(a, x, w);
-}
-static inline vec acc_floats(acc a) {
-    return a;
 }
 static inline vec numbers_load(const float *p) {
     return vcvt_f32_bf16(vreinterpret_bf16_f32(vld1_f32(p)));

@@ -1,24 +1,13 @@
 /*
- * num_f32.h - numbers in f32, for conv_tmpl.h and pool_tmpl.h: an accumulator is a vector of the sums of VL channels.
+ * num_f32.h - numbers in f32, for conv_tmpl.h and pool_tmpl.h.
  * Include after a vector vocabulary; num_<format>.h all define the same names.
  */
-#include <stdint.h>
+#include "acc_f32.h"
 
-#define FORMAT      FORMAT_F32
-#define HEAD_FLOATS 0 /* in a panel, behind the biases, for each channel */
+#define FORMAT FORMAT_F32
 
-typedef vec acc;
 typedef vec words; /* VL words of weights, or one of the input in every place */
 
-static inline acc acc_load(const float *p) {
-    return vec_load(p);
-}
-static inline void acc_store(float *p, acc a) {
-    vec_store(p, a);
-}
-static inline acc acc_add(acc a, acc b) {
-    return vec_add(a, b);
-}
 static inline words words_load(const float *p) {
     return vec_load(p);
 }
@@ -27,9 +16,6 @@ static inline words words_splat(const float *p) {
 }
 static inline acc dot(words x, words w, acc a) {
     return vec_fma(x, w, a);
-}
-static inline vec acc_floats(acc a) {
-    return a;
 }
 
 /* VL numbers from VL / word_numbers words; and back. */
@@ -41,9 +27,6 @@ static inline void numbers_store(float *p, vec a) {
 }
 
 /* One number. */
-static inline float acc_number(const float *p) {
-    return *p;
-}
 static inline float number_get(const float *p, uint32_t i) {
     return p[i];
 }

@@ -66,7 +66,7 @@ static float corrected(float bias, double shift, double unit) {
 
 void quantize_layer(const struct node *node, const float *weight, const struct moments *seen, float input,
                     struct quantized *result) {
-    size_t count = (size_t)node_weights(node) / node->out.channels;
+    size_t count = node_filter(node);
     result->signal = result->noise = 0;
     for (uint32_t o = 0; o < node->out.channels; o++) {
         const float *channel = weight + o * count;
@@ -77,6 +77,5 @@ void quantize_layer(const struct node *node, const float *weight, const struct m
 }
 
 bool quantized_badly(const struct node *node, const struct quantized *layer) {
-    return node_weights(node) / node->out.channels > MOST_PRODUCTS ||
-           layer->signal < layer->noise * pow(10, LEAST_WEIGHT_DB / 10);
+    return node_filter(node) > MOST_PRODUCTS || layer->signal < layer->noise * pow(10, LEAST_WEIGHT_DB / 10);
 }

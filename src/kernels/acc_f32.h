@@ -1,0 +1,23 @@
+/* acc_f32.h - sums in f32, which num_f32.h and num_bf16_<isa>.h share: an accumulator is a vector of the sums of VL
+ * channels. Include after a vector vocabulary. */
+#include <stdint.h>
+
+#define HEAD_FLOATS 0 /* in a panel, behind the biases, for each channel */
+
+typedef vec acc;
+
+static inline acc acc_load(const float *p) {
+    return vec_load(p);
+}
+static inline void acc_store(float *p, acc a) {
+    vec_store(p, a);
+}
+static inline acc acc_add(acc a, acc b) {
+    return vec_add(a, b);
+}
+static inline vec acc_floats(acc a) {
+    return a;
+}
+static inline float acc_number(const float *p) {
+    return *p;
+}
