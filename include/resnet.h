@@ -72,8 +72,33 @@ typedef enum resnet_block { RESNET_BLOCK_BASIC = 1, RESNET_BLOCK_BOTTLENECK = 2 
  */
 typedef enum resnet_stride_at { RESNET_STRIDE_AT_3X3 = 0, RESNET_STRIDE_AT_1X1 = 1 } resnet_stride_at;
 
-/* The first layers: a 7x7 convolution with stride 2 and a 3x3 max pool with stride 2. */
-typedef enum resnet_stem { RESNET_STEM_7X7 = 0 } resnet_stem;
+/* The first layers. All but the CIFAR stem end with a 3x3 max pool with stride 2. */
+typedef enum resnet_stem {
+    RESNET_STEM_7X7 = 0,    /* one 7x7 convolution with stride 2 */
+    RESNET_STEM_DEEP = 1,   /* three 3x3, the first with stride 2, of 1/2, 1/2 and 1 base_width (timm's c and d) */
+    RESNET_STEM_TIERED = 2, /* the same, of 3/8, 1/2 and 1 base_width (timm's t) */
+    RESNET_STEM_CIFAR = 3   /* one 3x3 with stride 1, and no pool */
+} resnet_stem;
+
+/* What a block adds to its branch where it changes the map's size or its channels. */
+typedef enum resnet_shortcut {
+    RESNET_SHORTCUT_PROJECTION = 0, /* a 1x1 convolution with the stride */
+    RESNET_SHORTCUT_AVERAGE = 1,    /* a 2x2 average pool with the stride, then a 1x1 convolution (timm's d) */
+    RESNET_SHORTCUT_ZEROS = 2       /* every second pixel, and zeros in the new channels: the paper's option A */
+} resnet_shortcut;
+
+/* What a block's branch goes through before the sum. */
+typedef enum resnet_attention {
+    RESNET_ATTENTION_NONE = 0,
+    RESNET_ATTENTION_SE = 1 /* Hu, Shen, Sun: Squeeze-and-Excitation Networks */
+} resnet_attention;
+
+/* What the network ends with behind its average pool. */
+typedef enum resnet_head {
+    RESNET_HEAD_SOFTMAX = 0, /* a linear layer; exactly one class is right */
+    RESNET_HEAD_SIGMOID = 1, /* a linear layer; any number of classes are right */
+    RESNET_HEAD_NONE = 2     /* nothing: it gives embeddings and maps, and has 0 classes */
+} resnet_head;
 
 /*
  * The numbers that weights and activations are stored in and multiplied as; sums are f32, or int32 in INT8. Of 606
@@ -102,20 +127,32 @@ typedef struct resnet_config {
     resnet_block block;
     uint32_t blocks[RESNET_MAX_STAGES]; /* at least 1 in the first stage */
     uint32_t base_width;                /* channels of the stem and planes of the first stage: 64 in the paper */
-    uint32_t groups;                    /* of the 3x3 in a bottleneck: 1 (others are refused for now) */
+    uint32_t groups;                    /* of the 3x3 in a bottleneck: 32 in ResNeXt-50; 4, 8 or 16 n channels each */
     uint32_t width_per_group;           /* 64; 128 makes a Wide ResNet */
     resnet_stride_at stride_at;
     resnet_stem stem;
-    uint32_t in_channels; /* 1..RESNET_MAX_CHANNELS */
-    uint32_t height;      /* input size in pixels: the crop of the preprocessing; a session may choose another */
+    resnet_shortcut shortcut;
+    resnet_attention attention;
+    uint32_t attention_width; /* channels that are squeezed to: a 16th of a block's, and at least this; 0 without */
+    uint32_t output_stride;   /* 0: as it comes. 16, 8: the fourth stage, the third and fourth dilate in place of their
+                                 stride, so that C5 is 1/16, 1/8 of the input (torchvision's
+                                 replace_stride_with_dilation) */
+    uint32_t in_channels;     /* 1..RESNET_MAX_CHANNELS */
+    uint32_t height;          /* input size in pixels: the crop of the preprocessing; a session may choose another */
     uint32_t width;
-    uint32_t classes;
+    uint32_t classes; /* 0 without a head */
+    resnet_head head;
     resnet_precision precision;
     float bn_epsilon; /* 1e-5 in torchvision */
 } resnet_config;
 
-/* The config of "resnet18", "resnet34", "resnet50", "resnet101" or "resnet152" for ImageNet; any other name is
- * RESNET_ERROR_ARGUMENT. */
+/*
+ * The config of a network that is known by name, for ImageNet or CIFAR-10:
+ *     resnet18, 34, 50, 101, 152             resnet18d ... resnet152d (deep stem, average pool shortcut)
+ *     resnext50_32x4d, resnext101_32x8d, resnext101_64x4d, wide_resnet50_2, wide_resnet101_2
+ *     seresnet18 ... seresnet152             resnet20, 32, 44, 56, 110, 1202 (CIFAR)
+ * Any other name is RESNET_ERROR_ARGUMENT.
+ */
 RESNET_API resnet_status resnet_config_preset(const char *name, resnet_config *config, resnet_error *error);
 
 typedef enum resnet_interpolation { RESNET_BILINEAR = 0, RESNET_BICUBIC = 1 } resnet_interpolation;
@@ -203,6 +240,7 @@ typedef struct resnet_model_info {
     uint64_t parameters;        /* as PyTorch counts them: weights, biases, batch normalisation's scale and shift */
     uint64_t macs;              /* multiply-adds of one image at config.height x config.width */
     size_t memory;              /* bytes that the model holds */
+    uint32_t features;          /* numbers of an embedding */
     uint32_t layers;            /* how many resnet_model_layer knows */
 } resnet_model_info;
 
@@ -214,7 +252,7 @@ RESNET_API const char *resnet_model_label(const resnet_model *model, uint32_t in
 /* One step of the network, in the order in which they run. */
 typedef struct resnet_layer {
     char name[32];    /* torchvision's: "conv1", "layer3.0.downsample", "fc" */
-    const char *kind; /* "conv", "maxpool", "avgpool" or "linear" */
+    const char *kind; /* "conv", "maxpool", "avgpool", "linear", "subsample" or "scale" */
     uint32_t in_channels, out_channels;
     uint32_t kernel, stride;
     uint32_t out_height, out_width; /* at the size that was asked about */
@@ -291,10 +329,41 @@ RESNET_API resnet_status resnet_session_set_image_memory(resnet_session *session
 /*
  * Run slots 0..count-1: logits[i * classes + c] is the score of class c for slot i, before softmax. Allocates nothing.
  * For one instruction set the result is the same to the bit for every thread count, batch size and slot. The caller's
- * floating-point environment is as before afterwards. Errors: ARGUMENT.
+ * floating-point environment is as before afterwards. The short form of resnet_run for logits. Errors: ARGUMENT, also
+ * for a network without a head.
  */
 RESNET_API resnet_status resnet_session_run(resnet_session *session, uint32_t count, float *logits,
                                             resnet_error *error);
+
+/* A stage's output: C2 to C5 of detectors are those of stages 0 to 3. */
+typedef struct resnet_map {
+    uint32_t channels, height, width;
+    uint32_t stride; /* pixels of the input from one value to the next, in both directions */
+} resnet_map;
+
+/* The map of stage 0 <= stage < RESNET_MAX_STAGES at this session's input size. Errors: ARGUMENT, where the network has
+ * no such stage. */
+RESNET_API resnet_status resnet_session_map(const resnet_session *session, uint32_t stage, resnet_map *map,
+                                            resnet_error *error);
+
+/* What a run is to give: each result goes where its pointer says, and NULL means that it is not wanted. Layers past the
+ * last one that is needed are not run. */
+typedef struct resnet_request {
+    float *logits;    /* [count][classes] */
+    float *embedding; /* [count][features]: the mean of the last stage's map, in f32 whatever the precision */
+    float
+        *maps[RESNET_MAX_STAGES]; /* stage s: [count][channels][height][width] of resnet_session_map, or as `layout` */
+    resnet_layout layout;         /* of maps */
+    float *cam; /* [count][height][width] of the last stage's map: what each place adds to the score of a class. Its
+                   mean is the logit without the bias, but for rounding (an int8 network's logit comes from averages in
+                   8 bits). Zhou et al.: Learning Deep Features for Discriminative Localization */
+    const uint32_t *cam_classes; /* [count]: of which class; NULL: of each image's largest logit */
+} resnet_request;
+
+/* Run slots 0..count-1. Allocates nothing; results as resnet_session_run's. Errors: ARGUMENT, also where logits or cam
+ * are asked of a network without a head, or a map of a stage that it has not. */
+RESNET_API resnet_status resnet_run(resnet_session *session, uint32_t count, const resnet_request *request,
+                                    resnet_error *error);
 
 /* ---- Answers ---- */
 

@@ -1,4 +1,4 @@
-/* crc.h - CRC-32C, of pieces in any order. */
+/* crc.h - CRC-32C, of pieces in any order; and CRC-32. */
 #ifndef CRC_H
 #define CRC_H
 
@@ -26,5 +26,9 @@ uint32_t crc_share(uint32_t value, uint64_t behind);
 /* The ways: `value` is the inverted checksum of what came before, as is the result. */
 uint32_t crc_by_table(const struct crc *crc, uint32_t value, const uint8_t *bytes, size_t size);
 uint32_t crc_by_sse42(const struct crc *crc, uint32_t value, const uint8_t *bytes, size_t size);
+
+/* CRC-32 as PNG, gzip and ZIP have it (polynomial 0xedb88320), of bytes behind those whose checksum is `before`; 0:
+ * behind none. */
+uint32_t crc32_more(uint32_t before, const uint8_t *bytes, size_t size);
 
 #endif

@@ -1,6 +1,7 @@
 /* execute.c - the fast executor: one node at a time, its output split between threads. */
 #include "execute.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "kept.h"
@@ -53,7 +54,8 @@ static bool is_dense(const struct step *step) {
 
 static struct grid grid_of(const struct step *step) {
     struct shape out = step->node->out;
-    struct grid grid = {step->images * out.height, out.width, 0, 0, divide_up(out.channels, step->kernels->nr)};
+    struct grid grid = {step->images * out.height, out.width, 0, 0,
+                        divide_up(out.channels, panel_channels(step->node, step->kernels))};
     if (is_dense(step))
         grid = (struct grid){1, step->images * out.height * out.width, 0, 0, grid.panels};
     grid.line_tiles = divide_up(grid.pixels, step->kernels->mr);
@@ -67,20 +69,21 @@ static struct conv_tile tile_template(const struct step *step) {
     const struct tensor *x = step->input;
     struct conv_tile tile = {
         .x_pixel = node->stride * x->pixel,
-        .x_row = x->row,
-        .x_column = x->pixel,
+        .x_row = node->dilation * x->row,
+        .x_column = node->dilation * x->pixel,
         .rows = node->kernel,
         .columns = node->kernel,
-        .run = divide_up(node->in.channels, word_numbers(step->format)),
+        .run = divide_up(node_group_inputs(node), word_numbers(step->format)),
+        .group = node->out.channels / node->groups,
         .y_pixel = step->output->pixel,
         .relu = node->relu,
-        .floats = step->logits != NULL,
+        .floats = node->floats && step->format != FORMAT_F32,
     };
     if (step->format == FORMAT_U8) {
         tile.residual_scale = step->residual_scale.scale / step->output_scale.scale;
         tile.offset = step->output_scale.zero - step->residual_scale.zero * tile.residual_scale;
     }
-    if (x->pixel == tile.run) { /* a row of the window is one run */
+    if (x->pixel == tile.run && node->dilation == 1) { /* a row of the window is one run */
         tile.columns = 1;
         tile.run *= node->kernel;
     }
@@ -110,20 +113,36 @@ static const float *panel_ahead(const struct conv_tile *tile, uint32_t index, si
     return is_last || place >= size ? tile->panel : tile->panel + size + place;
 }
 
+/* In place, of a tile whose output is f32. */
+static void sigmoid(const struct conv_tile *tile) {
+    for (uint32_t p = 0; p < tile->pixels; p++)
+        for (uint32_t n = 0; n < tile->channels; n++) {
+            float *value = tile->y + p * tile->y_pixel + n;
+            *value = 1 / (1 + expf(-*value));
+        }
+}
+
 /* The tiles of `span`, in one panel of output channels. */
 static void run_tiles(const struct step *step, const struct grid *grid, uint32_t panel, struct span span) {
     struct conv_tile tile = tile_template(step);
-    uint32_t nr = step->kernels->nr, first = panel * nr, numbers = tile.floats ? 1 : word_numbers(step->format);
+    bool grouped = takes_group_tile(step->node, step->kernels);
+    uint32_t nr = panel_channels(step->node, step->kernels), first = panel * nr,
+             numbers = tile.floats ? 1 : word_numbers(step->format);
     size_t size = panel_size(step->node, step->format, nr);
     tile.panel = step->panels + panel * size;
     tile.channels = smaller(nr, divide_up(step->node->out.channels - first, numbers) * numbers);
     for (uint32_t i = span.begin; i < span.end; i++) {
-        place_tile(&tile, step, i / grid->line_tiles, part_of(grid->pixels, i % grid->line_tiles, grid->line_tiles));
+        uint32_t start = i % grid->line_tiles * step->kernels->mr;
+        place_tile(&tile, step, i / grid->line_tiles,
+                   (struct span){start, smaller(start + step->kernels->mr, grid->pixels)});
+        tile.x += first / tile.group * tile.run;
         tile.y += first / numbers;
         if (tile.residual)
             tile.residual += first / numbers;
         tile.ahead = panel_ahead(&tile, i - span.begin, size, panel + 1 == grid->panels);
-        step->kernels->conv_tile(&tile);
+        (grouped ? step->kernels->group_tile : step->kernels->conv_tile)(&tile);
+        if (step->node->sigmoid)
+            sigmoid(&tile);
     }
 }
 
@@ -196,27 +215,99 @@ static void max_pool(const struct step *step, uint32_t index, uint32_t count) {
     }
 }
 
-#define MEAN_CHANNELS 128 /* a thread's smallest share of an average pool */
-
+/* Windows of an average pool, cut off where the map ends. */
 static void average_pool(const struct step *step, uint32_t index, uint32_t count) {
+    const struct node *node = step->node;
     const struct tensor *x = step->input, *y = step->output;
-    uint32_t channels = whole_words(step, step->node->out.channels), groups = divide_up(channels, MEAN_CHANNELS);
-    float scale = 1 / ((float)x->shape.height * (float)x->shape.width);
-    if (step->format == FORMAT_U8)
-        scale *= step->input_scale.scale / step->output_scale.scale;
+    struct span rows = part_of(step->images * node->out.height, index, count);
+    for (uint32_t i = rows.begin; i < rows.end; i++) {
+        size_t image = i / node->out.height, row = i % node->out.height;
+        struct pool_window window = {.x_pixel = x->pixel,
+                                     .x_row = x->row,
+                                     .rows = smaller(node->kernel, node->in.height - (uint32_t)row * node->stride),
+                                     .channels = whole_words(step, node->out.channels)};
+        window.x = step->arena + x->origin + image * x->image + row * node->stride * x->row;
+        window.y = step->arena + y->origin + image * y->image + row * y->row;
+        for (uint32_t column = 0; column < node->out.width; column++) {
+            window.columns = smaller(node->kernel, node->in.width - column * node->stride);
+            window.scale = 1 / (float)(window.rows * window.columns);
+            step->kernels->mean_window(&window);
+            window.x += node->stride * x->pixel;
+            window.y += y->pixel;
+        }
+    }
+}
+
+#define MEAN_CHANNELS 128 /* a thread's smallest share of a global average pool */
+
+static void global_average_pool(const struct step *step, uint32_t index, uint32_t count) {
+    const struct tensor *x = step->input, *y = step->output;
+    float *output = step->logits ? step->logits : step->arena + y->origin;
+    bool floats = step->node->floats;
+    uint32_t channels = floats ? step->node->out.channels : whole_words(step, step->node->out.channels);
+    uint32_t groups = divide_up(channels, MEAN_CHANNELS);
+    uint32_t numbers = word_numbers(step->format), y_numbers = floats ? 1 : numbers;
+    struct pool_window window = {.x_pixel = x->pixel,
+                                 .x_row = x->row,
+                                 .rows = x->shape.height,
+                                 .columns = x->shape.width,
+                                 .scale = 1 / ((float)x->shape.height * (float)x->shape.width),
+                                 .floats = floats};
+    if (step->format == FORMAT_U8) {
+        window.scale *= step->input_scale.scale / step->output_scale.scale;
+        window.offset = -step->input_scale.zero * (step->input_scale.scale / step->output_scale.scale);
+    }
     struct span mine = part_of(step->images * groups, index, count);
     for (uint32_t i = mine.begin; i < mine.end; i++) {
-        uint32_t image = i / groups, first = i % groups * MEAN_CHANNELS, word = first / word_numbers(step->format);
-        step->kernels->mean_window(&(struct pool_window){
-            .x = step->arena + x->origin + image * x->image + word,
-            .x_pixel = x->pixel,
-            .x_row = x->row,
-            .rows = x->shape.height,
-            .columns = x->shape.width,
-            .channels = smaller(channels - first, MEAN_CHANNELS),
-            .y = step->arena + y->origin + image * y->image + word,
-            .scale = scale,
-        });
+        uint32_t image = i / groups, first = i % groups * MEAN_CHANNELS;
+        window.x = step->arena + x->origin + image * x->image + first / numbers;
+        window.y = output + image * y->image + first / y_numbers;
+        window.channels = smaller(channels - first, MEAN_CHANNELS);
+        step->kernels->mean_window(&window);
+    }
+}
+
+/* ---- Shortcuts of zeros, and attention ---- */
+
+static void subsample(const struct step *step, uint32_t index, uint32_t count) {
+    const struct node *node = step->node;
+    const struct tensor *x = step->input, *y = step->output;
+    size_t size = sizeof(float) / word_numbers(step->format); /* of a number */
+    size_t before = (node->out.channels - node->in.channels) / 2 * size;
+    struct span rows = part_of(step->images * node->out.height, index, count);
+    for (uint32_t i = rows.begin; i < rows.end; i++) {
+        size_t image = i / node->out.height, row = i % node->out.height;
+        const float *from = step->arena + x->origin + image * x->image + row * node->stride * x->row;
+        float *to = step->arena + y->origin + image * y->image + row * y->row;
+        for (uint32_t column = 0; column < node->out.width; column++, from += node->stride * x->pixel, to += y->pixel) {
+            zero(to, y->pixel);
+            memcpy((char *)to + before, from, node->in.channels * size);
+        }
+    }
+}
+
+static void scale(const struct step *step, uint32_t index, uint32_t count) {
+    const struct node *node = step->node;
+    const struct tensor *x = step->input, *y = step->output, *r = step->residual;
+    struct gated_row gated = {.x_pixel = x->pixel,
+                              .residual_pixel = r->pixel,
+                              .y_pixel = y->pixel,
+                              .pixels = node->out.width,
+                              .channels = whole_words(step, node->out.channels)};
+    if (step->format == FORMAT_U8) {
+        gated.x_zero = step->input_scale.zero;
+        gated.scale = step->input_scale.scale / step->output_scale.scale;
+        gated.residual_scale = step->residual_scale.scale / step->output_scale.scale;
+        gated.offset = step->output_scale.zero - step->residual_scale.zero * gated.residual_scale;
+    }
+    struct span rows = part_of(step->images * node->out.height, index, count);
+    for (uint32_t i = rows.begin; i < rows.end; i++) {
+        size_t image = i / node->out.height, row = i % node->out.height;
+        gated.x = step->arena + x->origin + image * x->image + row * x->row;
+        gated.gate = step->arena + step->gate->origin + image * step->gate->image;
+        gated.residual = step->arena + r->origin + image * r->image + row * r->row;
+        gated.y = step->arena + y->origin + image * y->image + row * y->row;
+        step->kernels->gate_row(&gated);
     }
 }
 
@@ -290,6 +381,15 @@ void execute(const struct step *step, uint32_t index, uint32_t count) {
         break;
     case OP_AVGPOOL:
         average_pool(step, index, count);
+        break;
+    case OP_GLOBAL_AVGPOOL:
+        global_average_pool(step, index, count);
+        break;
+    case OP_SUBSAMPLE:
+        subsample(step, index, count);
+        break;
+    case OP_SCALE:
+        scale(step, index, count);
         break;
     case OP_INPUT:
         convert_input(step, index, count);

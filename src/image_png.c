@@ -2,6 +2,7 @@
  */
 #include <string.h>
 
+#include "crc.h"
 #include "error.h"
 #include "image_parts.h"
 
@@ -35,21 +36,6 @@ static resnet_status refuse(const struct png *p, const char *what) {
 
 static bool is(const struct chunk *chunk, const char *type) {
     return memcmp(chunk->type, type, 4) == 0;
-}
-
-/* CRC-32 as PNG and gzip have it (polynomial 0xedb88320), four bits at a time. */
-static uint32_t crc32_of(const uint8_t *data, size_t size) {
-    static const uint32_t nibble[16] = {
-        0x00000000, 0x1db71064, 0x3b6e20c8, 0x26d930ac, 0x76dc4190, 0x6b6b51f4, 0x4db26158, 0x5005713c,
-        0xedb88320, 0xf00f9344, 0xd6d6a3e8, 0xcb61b38c, 0x9b64c2b0, 0x86d3d2d4, 0xa00ae278, 0xbdbdf21c,
-    };
-    uint32_t crc = 0xffffffff;
-    for (size_t i = 0; i < size; i++) {
-        crc ^= data[i];
-        crc = crc >> 4 ^ nibble[crc & 15];
-        crc = crc >> 4 ^ nibble[crc & 15];
-    }
-    return ~crc;
 }
 
 static uint32_t samples_of(const struct png *p) {
@@ -107,7 +93,7 @@ static resnet_status read_chunk(struct png *p, const struct chunk *chunk) {
         return fail(p->error, RESNET_ERROR_IMAGE, "PNG: Apple's CgBI variant is not read");
     if (!critical)
         return RESNET_OK;
-    if (crc32_of(chunk->type, 4 + (size_t)chunk->size) != be32(chunk->data + chunk->size))
+    if (crc32_more(0, chunk->type, 4 + (size_t)chunk->size) != be32(chunk->data + chunk->size))
         return refuse(p, "a chunk's checksum does not fit its content");
     if (p->has_header == is(chunk, "IHDR"))
         return refuse(p, p->has_header ? "a second header" : "the first chunk is not the header");

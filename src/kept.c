@@ -5,11 +5,16 @@
 
 #include "split.h"
 
-/* One output row at a time: the input rows under its window in f32, their borders included, and the row itself. */
+/* One output row at a time: the input rows from the first to the last under its window in f32, their borders included,
+ * and the row itself. */
 struct strip {
     struct node node; /* as if the map were that row */
     struct tensor input, output;
 };
+
+static uint32_t strip_rows(const struct node *node) {
+    return (node->kernel - 1) * node->dilation + 1;
+}
 
 static struct strip strip_of(const struct node *node) {
     struct strip strip = {.node = *node};
@@ -24,7 +29,7 @@ static struct strip strip_of(const struct node *node) {
     strip.output = (struct tensor){.shape = strip.node.out,
                                    .pixel = out,
                                    .row = node->out.width * out,
-                                   .origin = align_up(node->kernel * width * in * sizeof(float)) / sizeof(float)};
+                                   .origin = align_up(strip_rows(node) * width * in * sizeof(float)) / sizeof(float)};
     return strip;
 }
 
@@ -47,7 +52,7 @@ static void widen_rows(const struct step *step, uint32_t image, uint32_t row, fl
     ptrdiff_t top = (ptrdiff_t)row * node->stride - node->pad;
     const float *from =
         step->arena + x->origin + image * x->image + top * (ptrdiff_t)x->row - (ptrdiff_t)(node->pad * x->pixel);
-    for (uint32_t i = 0; i < node->kernel; i++, from += x->row)
+    for (uint32_t i = 0; i < strip_rows(node); i++, from += x->row)
         for (uint32_t j = 0; j < node->in.width + 2 * node->pad; j++, to += node->in.channels)
             widen_pixel(step, from + j * x->pixel, to);
 }

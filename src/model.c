@@ -60,6 +60,10 @@ bool model_uses_winograd(const resnet_model *model, const struct node *node) {
            winograd_suits(node, model->format);
 }
 
+uint32_t model_pool(const resnet_model *model) {
+    return model->graph.count - (model->config.head == RESNET_HEAD_NONE ? 1 : 2);
+}
+
 float node_zero(const struct node *node) {
     return node->op == OP_CONV && !node->relu ? 128 : 0;
 }
@@ -242,7 +246,7 @@ static resnet_status start_random(struct random *random, const resnet_allocator 
     for (uint32_t i = 0; i < random->graph->count; i++) {
         const struct node *node = &random->graph->nodes[i];
         random->starts[i] = start;
-        start += node->op == OP_CONV || node->op == OP_LINEAR ? node_weights(node) : 0;
+        start += node_has_weights(node) ? node_weights(node) : 0;
     }
     return RESNET_OK;
 }
@@ -333,6 +337,7 @@ resnet_model_info resnet_model_describe(const resnet_model *model) {
                   model->labels_size + model->weights_size * sizeof *model->weights +
                   (model->scales ? graph->count * sizeof *model->scales : 0) +
                   (model->kept ? graph->count * sizeof *model->kept : 0),
+        .features = graph->nodes[model_pool(model)].out.channels,
         .layers = graph->count - 1,
     };
     for (uint32_t i = 0; i < graph->count; i++) {
@@ -352,7 +357,8 @@ const char *resnet_model_label(const resnet_model *model, uint32_t index) {
 }
 
 static resnet_layer describe_node(const struct node *node) {
-    static const char *const kinds[] = {"input", "conv", "maxpool", "avgpool", "linear"};
+    static const char *const kinds[] = {"input",   "conv",   "maxpool",   "avgpool",
+                                        "avgpool", "linear", "subsample", "scale"};
     resnet_layer layer = {
         .kind = kinds[node->op],
         .in_channels = node->in.channels,

@@ -24,6 +24,9 @@ struct resnet_model {
     bool *kept;    /* of an int8 file: which nodes are kept in f32; NULL: none */
 };
 
+/* The node whose output is the embedding: the average pool that the network ends with, or that its classifier reads. */
+uint32_t model_pool(const resnet_model *model);
+
 /* The u8 that stands for 0 in the output of a node: 0 behind a ReLU, else the middle. */
 float node_zero(const struct node *node);
 

@@ -90,20 +90,14 @@ static resnet_status check_envelope(struct model_file *file, const uint8_t *head
     return RESNET_OK;
 }
 
-/* Bytes that must be zero: flags and reserved fields, and what is reserved for other members of the family. */
+/* Bytes that must be zero: flags and reserved fields. */
 static resnet_status check_reserved(const uint8_t *header, resnet_error *error) {
-    static const struct {
-        const char *name;
-        uint32_t first, end;
-    } fields[] = {
-        {"flags", 28, 32},         {"shortcut kind", 35, 36},     {"attention kind", 36, 37},     {"head kind", 37, 38},
-        {"output stride", 68, 72}, {"attention width", 100, 104}, {"a reserved field", 104, 128},
-    };
-    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
-        for (uint32_t byte = fields[i].first; byte < fields[i].end; byte++)
-            if (header[byte])
-                return fail(error, RESNET_ERROR_UNSUPPORTED, "%s (header byte %u) is %u; only 0 is supported",
-                            fields[i].name, byte, header[byte]);
+    for (uint32_t byte = 28; byte < 128; byte++) {
+        bool is_flag = byte < 32, is_reserved = byte >= 104;
+        if ((is_flag || is_reserved) && header[byte])
+            return fail(error, RESNET_ERROR_UNSUPPORTED, "%s (header byte %u) is %u; only 0 is supported",
+                        is_flag ? "flags" : "a reserved field", byte, header[byte]);
+    }
     return RESNET_OK;
 }
 
@@ -112,14 +106,19 @@ static void parse_config(const uint8_t *header, resnet_config *config) {
         .block = (resnet_block)header[32],
         .stride_at = (resnet_stride_at)header[33],
         .stem = (resnet_stem)header[34],
+        .shortcut = (resnet_shortcut)header[35],
+        .attention = (resnet_attention)header[36],
+        .head = (resnet_head)header[37],
         .precision = (resnet_precision)(header[38] + 1),
         .base_width = u32_at(header, 56),
         .groups = u32_at(header, 60),
         .width_per_group = u32_at(header, 64),
+        .output_stride = u32_at(header, 68),
         .in_channels = u32_at(header, 72),
         .height = u32_at(header, 76),
         .width = u32_at(header, 80),
         .classes = u32_at(header, 84),
+        .attention_width = u32_at(header, 100),
         .bn_epsilon = f32_at(header, 88),
     };
     for (uint32_t stage = 0; stage < RESNET_MAX_STAGES; stage++)
@@ -208,7 +207,7 @@ void model_file_close(struct model_file *file) {
 /* ---- Places ---- */
 
 /* What the numbers of a vector must satisfy besides being finite. */
-enum rule { ANY, NOT_NEGATIVE, NORMAL, ACTIVATION };
+enum rule { ANY, NOT_NEGATIVE, NORMAL, ACTIVATION, ONE };
 
 struct vector_kind {
     const char *name; /* NULL ends a list */
@@ -224,11 +223,14 @@ static const struct vector_kind *vector_kinds(const struct node *node, resnet_pr
     static const struct vector_kind kept_in_f32[] = {{.name = "bias"}, {"activation", ACTIVATION, true}, {0}};
     static const struct vector_kind quantised[] = {
         {.name = "scale", .rule = NORMAL}, {.name = "bias"}, {"activation", ACTIVATION, true}, {0}};
+    static const struct vector_kind squeezing[] = {{.name = "bias"}, {"activation", ONE, true}, {0}};
     static const struct vector_kind none[] = {{0}};
-    if (node->op != OP_CONV && node->op != OP_LINEAR)
+    if (!node_has_weights(node))
         return none;
+    if (precision == RESNET_PRECISION_INT8 && kept)
+        return node->op == OP_LINEAR && node->relu ? squeezing : kept_in_f32;
     if (precision == RESNET_PRECISION_INT8)
-        return kept ? kept_in_f32 : quantised;
+        return quantised;
     return precision == RESNET_PRECISION_F32 && node->op == OP_CONV ? batchnorm : bias;
 }
 
@@ -265,7 +267,7 @@ static uint64_t kinds_offset(uint32_t labels_size) {
 static uint32_t kinds_count(const struct graph *graph) {
     uint32_t count = 0;
     for (uint32_t i = 0; i < graph->count; i++)
-        count += graph->nodes[i].op == OP_CONV || graph->nodes[i].op == OP_LINEAR;
+        count += node_has_weights(&graph->nodes[i]);
     return count;
 }
 
@@ -307,6 +309,16 @@ static resnet_status read_kind(struct model_file *file, const struct node *node,
     return status;
 }
 
+/* What reads floats has no scale to read them by as integers. */
+static resnet_status check_attention(const struct graph *graph, const bool *kept, resnet_error *error) {
+    for (uint32_t i = 0; i < graph->count; i++) {
+        const struct node *node = &graph->nodes[i];
+        if (node_has_weights(node) && node_reads_floats(graph, node) && !kept[i])
+            return fail(error, RESNET_ERROR_MODEL, "%s: kind 0, int8; attention is always kept in f32 (1)", node->name);
+    }
+    return RESNET_OK;
+}
+
 resnet_status model_file_kinds(struct model_file *file, const struct graph *graph, bool *kept, resnet_error *error) {
     uint64_t offset = kinds_offset(file->labels_size);
     uint64_t end = model_file_tensors(graph, RESNET_PRECISION_INT8, file->labels_size);
@@ -316,9 +328,11 @@ resnet_status model_file_kinds(struct model_file *file, const struct graph *grap
     resnet_status status = RESNET_OK;
     for (uint32_t i = 0; status == RESNET_OK && i < graph->count; i++) {
         kept[i] = false;
-        if (graph->nodes[i].op == OP_CONV || graph->nodes[i].op == OP_LINEAR)
+        if (node_has_weights(&graph->nodes[i]))
             status = read_kind(file, &graph->nodes[i], offset++, &kept[i], error);
     }
+    if (status == RESNET_OK)
+        status = check_attention(graph, kept, error);
     return status == RESNET_OK ? read_padding(file, offset, error) : status;
 }
 
@@ -367,12 +381,14 @@ static resnet_status check_rule(const float *values, size_t count, const struct 
         [NOT_NEGATIVE] = "it cannot be negative",
         [NORMAL] = "it must be a normal number above 0",
         [ACTIVATION] = "it must be between 2^-40 and 2^40",
+        [ONE] = "it must be 1",
     };
     resnet_status status = check_finite(values, (struct weight_range){0, count}, stored, kind->name, error);
     for (size_t i = 0; status == RESNET_OK && i < count; i++) {
         bool good = kind->rule == NOT_NEGATIVE ? values[i] >= 0
                     : kind->rule == NORMAL     ? values[i] >= FLT_MIN
                     : kind->rule == ACTIVATION ? values[i] >= 0x1p-40F && values[i] <= 0x1p40F
+                    : kind->rule == ONE        ? values[i] == 1
                                                : true;
         if (!good)
             status = fail(error, RESNET_ERROR_MODEL, "%s %s: number %zu is %g; %s", stored->node->name, kind->name, i,

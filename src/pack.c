@@ -11,14 +11,9 @@
 #include "split.h"
 
 size_t parameters_size(const struct node *node) {
-    switch (node->op) {
-    case OP_CONV:
-        return (size_t)node_weights(node) + 4 * (size_t)node->out.channels;
-    case OP_LINEAR:
-        return (size_t)node_weights(node) + node->out.channels;
-    default:
+    if (!node_has_weights(node))
         return 0;
-    }
+    return (size_t)node_weights(node) + (node->op == OP_CONV ? 4 : 1) * (size_t)node->out.channels;
 }
 
 struct parameters parameters_at(const struct node *node, const float *block) {
@@ -90,9 +85,17 @@ void quantize_weights(const struct node *node, const float *weight, int8_t *inte
 
 /* ---- Panels ---- */
 
-/* Words of one tap: of all input channels, whole words. */
+/* Words of one tap: of all input channels of a group, whole words. */
 static size_t tap_words(const struct node *node, enum format format) {
-    return divide_up(node->in.channels, word_numbers(format));
+    return divide_up(node_group_inputs(node), word_numbers(format));
+}
+
+bool takes_group_tile(const struct node *node, const struct format_kernels *kernels) {
+    return node->groups > 1 && node_group_inputs(node) % kernels->nr != 0;
+}
+
+uint32_t panel_channels(const struct node *node, const struct format_kernels *kernels) {
+    return takes_group_tile(node, kernels) ? kernels->group_nr : kernels->nr;
 }
 
 size_t panel_size(const struct node *node, enum format format, uint32_t nr) {
@@ -111,30 +114,37 @@ struct words {
     const void *weight; /* floats, or int8_t: [in][kernel][kernel] */
     size_t in, area;    /* input channels, taps */
     size_t begin, end;  /* of the words of a tap */
-    size_t tap;         /* words from one tap to the next */
+    size_t tap;         /* words of a tap */
+    uint32_t nr, lane;  /* channels of a panel, and which of them */
+    bool mixed;         /* as group_place has them */
 };
 
-/* Into one column of a panel, words nr apart, in the order (i, j, k) of struct conv_tile. */
-static void pack_f32(const struct words *w, float *column, uint32_t nr) {
+static size_t place_of(const struct words *w, size_t tap, size_t word) {
+    size_t place = w->mixed ? group_place((uint32_t)word, w->lane, (uint32_t)w->tap, w->nr) : word * w->nr + w->lane;
+    return tap * w->tap * w->nr + place;
+}
+
+/* Into the rows of a panel, in the order (i, j, k) of struct conv_tile. */
+static void pack_f32(const struct words *w, float *rows) {
     const float *weight = w->weight;
     for (size_t tap = 0; tap < w->area; tap++)
         for (size_t word = w->begin; word < w->end; word++)
-            column[(tap * w->tap + word) * nr] = weight[word * w->area + tap];
+            rows[place_of(w, tap, word)] = weight[word * w->area + tap];
 }
 
-static void pack_bf16(const struct words *w, float *column, uint32_t nr) {
+static void pack_bf16(const struct words *w, float *rows) {
     for (size_t tap = 0; tap < w->area; tap++) {
         const float *weight = (const float *)w->weight + tap;
         for (size_t word = w->begin; word < w->end; word++) {
             uint16_t pair[2] = {bf16_from_float(weight[2 * word * w->area]), 0};
             if (2 * word + 1 < w->in)
                 pair[1] = bf16_from_float(weight[(2 * word + 1) * w->area]);
-            memcpy(column + (tap * w->tap + word) * nr, pair, sizeof pair);
+            memcpy(rows + place_of(w, tap, word), pair, sizeof pair);
         }
     }
 }
 
-static void pack_s8(const struct words *w, float *column, uint32_t nr) {
+static void pack_s8(const struct words *w, float *rows) {
     size_t whole = w->in / 4 < w->end ? w->in / 4 : w->end, area = w->area;
     for (size_t tap = 0; tap < area; tap++) {
         const int8_t *weight = (const int8_t *)w->weight + tap;
@@ -146,7 +156,7 @@ static void pack_s8(const struct words *w, float *column, uint32_t nr) {
             else
                 for (size_t i = 1; i < w->in % 4; i++)
                     four[i] = p[i * area];
-            memcpy(column + (tap * w->tap + word) * nr, four, sizeof four);
+            memcpy(rows + place_of(w, tap, word), four, sizeof four);
         }
     }
 }
@@ -181,16 +191,18 @@ static bool pack_heads(const struct layer *layer, enum format format, struct spa
  * each other out of the cache. */
 static void pack_words(const struct node *node, const struct layer *layer, enum format format, struct span channels,
                        float *rows, uint32_t nr) {
-    void (*const pack[])(const struct words *, float *, uint32_t) = {pack_f32, pack_bf16, pack_s8};
+    void (*const pack[])(const struct words *, float *) = {pack_f32, pack_bf16, pack_s8};
     size_t filter = node_filter(node), tap = tap_words(node, format);
     size_t area = (size_t)node->kernel * node->kernel, step = area == 1 ? BLOCK_WORDS : BLOCK_WORDS / 4;
-    struct words words = {.in = node->in.channels, .area = area, .tap = tap};
+    struct words words = {.in = node_group_inputs(node), .area = area, .tap = tap, .nr = nr};
+    words.mixed = node->groups > 1 && words.in < nr; /* a group has as many outputs */
     for (words.begin = 0; words.begin < tap; words.begin = words.end) {
         words.end = words.begin + step < tap ? words.begin + step : tap;
         for (uint32_t c = channels.begin; c < channels.end; c++) {
             words.weight = format == FORMAT_U8 ? (const void *)(layer->integers + c * filter)
                                                : (const void *)(layer->weight + c * filter);
-            pack[format](&words, rows + (c - channels.begin), nr);
+            words.lane = c - channels.begin;
+            pack[format](&words, rows);
         }
     }
 }
@@ -207,4 +219,37 @@ resnet_status pack_panels(const struct node *node, const struct layer *layer, en
         pack_words(node, layer, format, channels, panels + heads * nr, nr);
     }
     return RESNET_OK;
+}
+
+static double packed_number(enum format format, const float *word, size_t i) {
+    switch (format) {
+    case FORMAT_BF16:
+        return (double)bf16_to_float(((const uint16_t *)word)[i]);
+    case FORMAT_U8:
+        return ((const int8_t *)word)[i];
+    default:
+        return (double)*word;
+    }
+}
+
+float unpack_channel(const struct packed *packed, uint32_t channel, float *weight) {
+    const struct node *node = packed->node;
+    uint32_t nr = packed->nr, numbers = word_numbers(packed->format);
+    const float *column = packed->panels + channel / nr * panel_size(node, packed->format, nr) + channel % nr;
+    const float *words = column + nr;
+    double bias = (double)*column, scale = 1;
+    if (packed->format == FORMAT_U8) { /* the inverse of pack_u8_head */
+        int32_t whole;
+        memcpy(&whole, column, sizeof whole);
+        double unit = (double)column[nr] * (double)packed->output;
+        bias = whole * unit;
+        scale = unit / (double)packed->input;
+        words += nr;
+    }
+    size_t tap = tap_words(node, packed->format), area = (size_t)node->kernel * node->kernel;
+    for (size_t i = 0; i < node_filter(node); i++) {
+        size_t k = i / area, word = i % area * tap + k / numbers;
+        weight[i] = (float)(scale * packed_number(packed->format, words + word * nr, k % numbers));
+    }
+    return (float)bias;
 }

@@ -5,10 +5,10 @@
 #include "graph.h"
 #include "kernels/kernels.h"
 
-/* The tensors of a convolution or of the classifier (then only weight and shift), row-major, in the order of an f32
+/* The tensors of a convolution or of a linear layer (then only weight and shift), row-major, in the order of an f32
  * model file. */
 struct parameters {
-    const float *weight;                          /* [out][in][kernel][kernel] */
+    const float *weight;                          /* [out][in / groups][kernel][kernel] */
     const float *scale, *shift, *mean, *variance; /* [out]; NULL where a node has none */
 };
 
@@ -21,9 +21,9 @@ struct parameters parameters_at(const struct node *node, const float *block);
 /* Products of u8 and s8 that an int32 sum has room for, beside a bias below 2^30. */
 #define MOST_PRODUCTS 32768U
 
-/* A convolution or the classifier with batch normalisation folded in: y = bias + sum of weight * x. */
+/* A convolution or a linear layer with batch normalisation folded in: y = bias + sum of weight * x. */
 struct layer {
-    const float *weight;    /* [out][in][kernel][kernel] */
+    const float *weight;    /* [out][in / groups][kernel][kernel] */
     const float *bias;      /* [out] */
     const int8_t *integers; /* of int8, instead of weight */
     const float *scale;     /* of int8: [out], weight = scale * integer */
@@ -41,6 +41,10 @@ void round_to_bf16(float *values, size_t count);
  * 127, and 1 for a channel of zeros (or of numbers so small that their scale would be denormal). */
 void quantize_weights(const struct node *node, const float *weight, int8_t *integers, float *scale);
 
+/* Whether a node is a convolution for group_tile, and so the channels of its panels. */
+bool takes_group_tile(const struct node *node, const struct format_kernels *kernels);
+uint32_t panel_channels(const struct node *node, const struct format_kernels *kernels);
+
 /* Words of a node's panels, and of one of them, for kernels of `nr` channels a tile; see struct conv_tile. */
 size_t panels_size(const struct node *node, enum format format, uint32_t nr);
 size_t panel_size(const struct node *node, enum format format, uint32_t nr);
@@ -49,5 +53,19 @@ size_t panel_size(const struct node *node, enum format format, uint32_t nr);
  * becomes 2^60 units of the output or more. */
 resnet_status pack_panels(const struct node *node, const struct layer *layer, enum format format, uint32_t nr,
                           float *panels, resnet_error *error);
+
+/* A layer of one group in panels that pack_panels has made; of int8 with the scales of its activations, as in struct
+ * layer. */
+struct packed {
+    const struct node *node;
+    enum format format;
+    uint32_t nr;
+    const float *panels;
+    float input, output;
+};
+
+/* Read an output channel back: its weights [in][kernel][kernel] as floats, which of int8 are scale * integer,
+ * and its bias, which is returned, as they were packed: rounded to bf16, or of int8 to units of the products. */
+float unpack_channel(const struct packed *packed, uint32_t channel, float *weight);
 
 #endif

@@ -50,6 +50,8 @@ static void last_uses(uint32_t *last, const struct graph *graph, struct plan_opt
             last[node->input] = i;
         if (share && node->residual != NO_NODE)
             last[node->residual] = i;
+        if (share && node->gate != NO_NODE)
+            last[node->gate] = i;
     }
     if (options.format == FORMAT_F32)
         last[0] = graph->count; /* the slots */
@@ -109,9 +111,12 @@ static resnet_status lay_out(struct plan *plan, const struct graph *graph, struc
                              resnet_error *error) {
     uint32_t last = graph->count - 1;
     for (uint32_t i = 0; i <= last; i++) {
-        uint32_t channels = graph->nodes[i].out.channels;
-        plan->tensors[i] = (struct tensor){.shape = graph->nodes[i].out,
-                                           .pixel = i == last ? channels : pixel_stride(channels, options.format)};
+        const struct node *node = &graph->nodes[i];
+        enum format format = node->floats ? FORMAT_F32 : options.format;
+        plan->tensors[i] =
+            (struct tensor){.shape = node->out,
+                            .format = format,
+                            .pixel = i == last ? node->out.channels : pixel_stride(node->out.channels, format)};
     }
     size_t input = converted_channels(graph->nodes[0].out.channels);
     if (options.format != FORMAT_F32)
@@ -122,7 +127,7 @@ static resnet_status lay_out(struct plan *plan, const struct graph *graph, struc
         bool is_slots = i == 0 && options.format == FORMAT_F32;
         status = lay_out_tensor(&plan->tensors[i], &graph->nodes[i], is_slots ? options.slots : options.group, error);
     }
-    plan->slots = (struct tensor){.shape = graph->nodes[0].out, .pixel = input};
+    plan->slots = (struct tensor){.shape = graph->nodes[0].out, .pixel = input}; /* in FORMAT_F32 */
     if (status == RESNET_OK && options.format != FORMAT_F32)
         status = lay_out_tensor(&plan->slots, &graph->nodes[0], options.slots, error);
     return status;

@@ -16,6 +16,7 @@
  */
 struct tensor {
     struct shape shape;
+    enum format format;
     uint32_t border;
     size_t pixel, row, image;
     size_t start, size; /* of the whole block in the arena */
@@ -31,7 +32,7 @@ struct plan {
 };
 
 struct plan_options {
-    enum format format; /* of all tensors but the slots */
+    enum format format; /* of all tensors but the slots and those that are floats */
     uint32_t slots;     /* images that the input holds */
     uint32_t group;     /* images that go through the network together: what all other tensors hold */
     size_t scratch;     /* bytes at the arena's end, beside all tensors */

@@ -86,6 +86,16 @@ static void plan_sizes(struct work *work, const struct pixels *source, const res
     y->reach = 2 * (uint32_t)ceil(support_of(how->interpolation) * stretch_of(y)) + 1;
 }
 
+void preprocess_window(const struct pixels *source, const resnet_preprocess *how,
+                       const struct preprocess_target *target, struct preprocess_window *window) {
+    struct work work = {.size = 0};
+    plan_sizes(&work, source, how, target);
+    window->scale_x = (double)work.x.in / work.x.out;
+    window->scale_y = (double)work.y.in / work.y.out;
+    window->left = ((double)work.x.first - work.x.pad) * window->scale_x;
+    window->top = ((double)work.y.first - work.y.pad) * window->scale_y;
+}
+
 /* ---- Weights ---- */
 
 /* The Keys cubic with a = -0.5, in the order in which Pillow evaluates it: another order rounds differently. */

@@ -24,4 +24,14 @@ struct pixels {
 resnet_status preprocess(const struct pixels *source, const resnet_preprocess *how, const resnet_allocator *allocator,
                          const struct preprocess_target *target, resnet_error *error);
 
+/* Where a target's pixels lie on the source: pixel (x, y) has its middle at left + (x + 0.5) * scale_x from the left
+ * edge and top + (y + 0.5) * scale_y from the upper one, in pixels of the source. */
+struct preprocess_window {
+    double left, top, scale_x, scale_y;
+};
+
+/* Of arguments that preprocess takes. */
+void preprocess_window(const struct pixels *source, const resnet_preprocess *how,
+                       const struct preprocess_target *target, struct preprocess_window *window);
+
 #endif

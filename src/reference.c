@@ -27,30 +27,31 @@ static struct map map_of(const struct tensor *tensor, float *base, uint32_t imag
 
 /* A window over a map: position (i, j) of output pixel (y, x), or NULL where that is outside. */
 static const float *window_at(const struct map *in, const struct node *node, uint32_t y, uint32_t x, uint32_t tap) {
-    int64_t row = (int64_t)y * node->stride + tap / node->kernel - node->pad;
-    int64_t column = (int64_t)x * node->stride + tap % node->kernel - node->pad;
+    int64_t row = (int64_t)y * node->stride + (int64_t)(tap / node->kernel) * node->dilation - node->pad;
+    int64_t column = (int64_t)x * node->stride + (int64_t)(tap % node->kernel) * node->dilation - node->pad;
     bool inside = row >= 0 && row < in->shape.height && column >= 0 && column < in->shape.width;
     return inside ? at(in, (uint32_t)row, (uint32_t)column) : NULL;
 }
 
-/* y[c] = sum over i, j, k of x[i][j][k] * weight[c][k][i][j] */
-static float conv2d_at(const struct map *in, const struct node *node, const float *weight, uint32_t y, uint32_t x) {
-    uint32_t area = node->kernel * node->kernel;
+/* y[c] = sum over i, j, k of x[i][j][first + k] * weight[c][k][i][j], first being where the group of c starts */
+static float conv2d_at(const struct map *in, const struct node *node, const float *weight, uint32_t channel,
+                       const uint32_t place[2]) {
+    uint32_t area = node->kernel * node->kernel, inputs = node_group_inputs(node);
+    uint32_t first = channel / (node->out.channels / node->groups) * inputs;
     double sum = 0;
     for (uint32_t tap = 0; tap < area; tap++) {
-        const float *pixel = window_at(in, node, y, x, tap);
-        for (uint32_t k = 0; pixel && k < node->in.channels; k++)
-            sum += (double)pixel[k] * (double)weight[k * area + tap];
+        const float *pixel = window_at(in, node, place[0], place[1], tap);
+        for (uint32_t k = 0; pixel && k < inputs; k++)
+            sum += (double)pixel[first + k] * (double)weight[k * area + tap];
     }
     return (float)sum;
 }
 
 static void conv2d(const struct map *in, const struct node *node, const float *weight, const struct map *out) {
-    size_t filter = (size_t)node->in.channels * node->kernel * node->kernel;
     for (uint32_t y = 0; y < out->shape.height; y++)
         for (uint32_t x = 0; x < out->shape.width; x++)
             for (uint32_t c = 0; c < out->shape.channels; c++)
-                at(out, y, x)[c] = conv2d_at(in, node, weight + c * filter, y, x);
+                at(out, y, x)[c] = conv2d_at(in, node, weight + c * node_filter(node), c, (const uint32_t[2]){y, x});
 }
 
 /* y = (x - mean) / sqrt(variance + epsilon) * scale + shift */
@@ -95,8 +96,26 @@ static void maxpool(const struct map *in, const struct node *node, const struct 
                 at(out, y, x)[c] = maxpool_at(in, node, y, x, c);
 }
 
+/* The mean of a window's pixels that lie inside the map. */
+static float avgpool_at(const struct map *in, const struct node *node, uint32_t y, uint32_t x, uint32_t c) {
+    double sum = 0, inside = 0;
+    for (uint32_t tap = 0; tap < node->kernel * node->kernel; tap++) {
+        const float *pixel = window_at(in, node, y, x, tap);
+        sum += pixel ? (double)pixel[c] : 0;
+        inside += pixel != NULL;
+    }
+    return (float)(sum / inside);
+}
+
+static void avgpool(const struct map *in, const struct node *node, const struct map *out) {
+    for (uint32_t y = 0; y < out->shape.height; y++)
+        for (uint32_t x = 0; x < out->shape.width; x++)
+            for (uint32_t c = 0; c < out->shape.channels; c++)
+                at(out, y, x)[c] = avgpool_at(in, node, y, x, c);
+}
+
 /* y[c] = mean over y, x of x[y][x][c] */
-static void avgpool(const struct map *in, const struct map *out) {
+static void global_avgpool(const struct map *in, const struct map *out) {
     double area = (double)in->shape.height * in->shape.width;
     for (uint32_t c = 0; c < in->shape.channels; c++) {
         double sum = 0;
@@ -105,6 +124,25 @@ static void avgpool(const struct map *in, const struct map *out) {
                 sum += (double)at(in, y, x)[c];
         at(out, 0, 0)[c] = (float)(sum / area);
     }
+}
+
+/* Every stride-th pixel, with zeros on both sides of its channels. */
+static void subsample(const struct map *in, uint32_t stride, const struct map *out) {
+    uint32_t before = (out->shape.channels - in->shape.channels) / 2;
+    for (uint32_t y = 0; y < out->shape.height; y++)
+        for (uint32_t x = 0; x < out->shape.width; x++)
+            for (uint32_t c = 0; c < out->shape.channels; c++) {
+                bool inside = c >= before && c < before + in->shape.channels;
+                at(out, y, x)[c] = inside ? at(in, y * stride, x * stride)[c - before] : 0;
+            }
+}
+
+/* y[y][x][c] = x[y][x][c] * gate[c] */
+static void scale(const struct map *in, const float *gate, const struct map *out) {
+    for (uint32_t y = 0; y < out->shape.height; y++)
+        for (uint32_t x = 0; x < out->shape.width; x++)
+            for (uint32_t c = 0; c < out->shape.channels; c++)
+                at(out, y, x)[c] = at(in, y, x)[c] * gate[c];
 }
 
 /* y[c] = bias[c] + sum over k of weight[c][k] * x[k] */
@@ -117,6 +155,11 @@ static void linear(const struct map *in, const struct parameters *p, const struc
     }
 }
 
+static void sigmoid(const struct map *map) {
+    for (uint32_t c = 0; c < map->shape.channels; c++)
+        at(map, 0, 0)[c] = 1 / (1 + expf(-at(map, 0, 0)[c]));
+}
+
 static void execute_image(const struct step *step, const struct parameters *p, float epsilon, uint32_t image) {
     const struct node *node = step->node;
     struct map in = map_of(step->input, step->arena + step->input->origin, image);
@@ -125,28 +168,39 @@ static void execute_image(const struct step *step, const struct parameters *p, f
     case OP_CONV:
         conv2d(&in, node, p->weight, &out);
         batchnorm(&out, p, epsilon);
-        if (step->residual)
-            add_residual(&out, map_of(step->residual, step->arena + step->residual->origin, image));
-        if (node->relu)
-            relu(&out);
         break;
     case OP_MAXPOOL:
         maxpool(&in, node, &out);
         break;
     case OP_AVGPOOL:
-        avgpool(&in, &out);
+        avgpool(&in, node, &out);
+        break;
+    case OP_GLOBAL_AVGPOOL:
+        global_avgpool(&in, &out);
         break;
     case OP_LINEAR:
         linear(&in, p, &out);
         break;
+    case OP_SUBSAMPLE:
+        subsample(&in, node->stride, &out);
+        break;
+    case OP_SCALE:
+        scale(&in, map_of(step->gate, step->arena + step->gate->origin, image).values, &out);
+        break;
     case OP_INPUT:
         break;
     }
+    if (step->residual)
+        add_residual(&out, map_of(step->residual, step->arena + step->residual->origin, image));
+    if (node->relu)
+        relu(&out);
+    if (node->sigmoid)
+        sigmoid(&out);
 }
 
 void reference_execute(const struct step *step, float epsilon) {
     struct parameters p = {0}; /* a pool has none */
-    if (parameters_size(step->node))
+    if (node_has_weights(step->node))
         p = parameters_at(step->node, step->panels);
     for (uint32_t image = 0; image < step->images; image++)
         execute_image(step, &p, epsilon, image);

@@ -1,20 +1,14 @@
-/* session.c - run a model: one memory plan, one pool of threads, no allocation after create. */
-#define _POSIX_C_SOURCE 200809L /* clock_gettime */
+/* session.c - what a run needs, made once: one memory plan, one pool of threads, and the slots with the images. */
 #include <stdlib.h>
 #include <string.h>
 
-#include "clock.h"
 #include "error.h"
-#include "execute.h"
 #include "fpenv.h"
 #include "image.h"
 #include "kept.h"
-#include "model.h"
 #include "preprocess.h"
-#include "reference.h"
-#include "session.h"
+#include "session_parts.h"
 #include "split.h"
-#include "threads.h"
 #include "winograd.h"
 
 #define MOST_IMAGES  65536
@@ -24,19 +18,6 @@
  * from larger matrices, large ones would only wait for memory (ResNet-50 at 224: 29 images a second one by one, 27 in
  * eights). */
 #define GROUP_BYTES (4U << 20)
-
-struct resnet_session {
-    const resnet_model *model;
-    struct resnet_session_options options; /* with every default filled in */
-    struct graph graph;                    /* at this session's input size */
-    struct plan plan;
-    uint32_t group;      /* images that go through the network together */
-    size_t scratch_size; /* floats a thread */
-    float *arena;
-    struct pool *pool;
-    session_observer *observer; /* NULL: none */
-    void *observer_context;
-};
 
 /* ---- Create ---- */
 
@@ -56,7 +37,8 @@ static resnet_status fill_in_defaults(resnet_session_options *options, const res
 
 static size_t scratch_of(const resnet_session *session, uint32_t node) {
     const struct node *n = &session->graph.nodes[node];
-    if (model_keeps(session->model, node) && session->model->format == FORMAT_U8)
+    if (model_keeps(session->model, node) && session->model->format == FORMAT_U8 &&
+        !node_reads_floats(&session->graph, n))
         return kept_scratch(n, session->group);
     return model_uses_winograd(session->model, n) ? winograd_scratch(n, session->model->kernels->formats[FORMAT_F32])
                                                   : 0;
@@ -68,6 +50,14 @@ static size_t largest_scratch(const resnet_session *session) {
     for (uint32_t i = 0; i < session->graph.count; i++)
         most = scratch_of(session, i) > most ? scratch_of(session, i) : most;
     return align_up(most * sizeof(float)) / sizeof(float);
+}
+
+/* Floats for what a class-activation map needs and nobody may have asked for: a group's logits, a class's weights. */
+static size_t cam_size(const resnet_session *session) {
+    const resnet_model *model = session->model;
+    if (model->config.head == RESNET_HEAD_NONE)
+        return 0;
+    return (size_t)session->group * model->config.classes + model->graph.nodes[model_pool(model)].out.channels;
 }
 
 static uint32_t group_size(const resnet_session *session) {
@@ -99,7 +89,7 @@ static resnet_status prepare(resnet_session *session, const resnet_model *model,
         .format = model->format,
         .slots = session->options.batch,
         .group = session->group,
-        .scratch = session->options.threads * session->scratch_size * sizeof(float),
+        .scratch = (session->options.threads * session->scratch_size + cam_size(session)) * sizeof(float),
         .share = model->kernels != NULL,
     };
     return plan_make(&session->plan, &session->graph, plan, &model->allocator, error);
@@ -226,13 +216,20 @@ static void copy_nchw(float *to, const struct tensor *t, const float *from) {
                 to[y * t->row + x * t->pixel + c] = *from++;
 }
 
+resnet_status check_layout(resnet_layout layout, resnet_error *error) {
+    if (layout == RESNET_NCHW || layout == RESNET_NHWC)
+        return RESNET_OK;
+    return fail(error, RESNET_ERROR_ARGUMENT, "layout %u is neither NCHW (0) nor NHWC (1)", (unsigned)layout);
+}
+
 resnet_status resnet_session_set_floats(resnet_session *session, uint32_t slot, const float *values,
                                         resnet_layout layout, resnet_error *error) {
     resnet_status status = check_slot(session, slot, values, error);
     if (status != RESNET_OK)
         return status;
-    if (layout != RESNET_NCHW && layout != RESNET_NHWC)
-        return fail(error, RESNET_ERROR_ARGUMENT, "layout %u is neither NCHW (0) nor NHWC (1)", (unsigned)layout);
+    status = check_layout(layout, error);
+    if (status != RESNET_OK)
+        return status;
     const struct tensor *input = &session->plan.slots;
     (layout == RESNET_NCHW ? copy_nchw : copy_nhwc)(slot_values(session, slot), input, values);
     return RESNET_OK;
@@ -282,117 +279,4 @@ resnet_status resnet_session_set_image_memory(resnet_session *session, uint32_t 
     if (status == RESNET_OK)
         status = image_decode(data, size, &session->model->allocator, &image, error);
     return status == RESNET_OK ? set_decoded(session, slot, &image, how, error) : status;
-}
-
-/* ---- Run ---- */
-
-/* Images that go through the network together: `first` of the slots and `count` of them. */
-struct group {
-    uint32_t first, count;
-    float *logits; /* of the first */
-};
-
-static struct scale scale_of(const resnet_model *model, uint32_t node) {
-    return (struct scale){model->scales[node], node_zero(&model->graph.nodes[node])};
-}
-
-/* `input` is room for the slots of this group as a tensor of their own. */
-static struct step step_of(const resnet_session *session, uint32_t node, const struct group *group,
-                           struct tensor *input) {
-    const resnet_model *model = session->model;
-    const struct node *n = &session->graph.nodes[node];
-    const struct tensor *tensors = session->plan.tensors;
-    bool reads_slots = node == 0 || (n->input == 0 && model->format == FORMAT_F32);
-    *input = reads_slots ? session->plan.slots : tensors[n->input];
-    if (reads_slots)
-        input->origin += group->first * input->image;
-    struct step step = {
-        .format = model->format,
-        .kernels = model->kernels ? model->kernels->formats[model->format] : NULL,
-        .winograd = model_uses_winograd(model, n) ? model->kernels->winograd[model->format] : NULL,
-        .node = n,
-        .input = input,
-        .output = &tensors[node],
-        .residual = n->residual == NO_NODE ? NULL : &tensors[n->residual],
-        .preprocess = &model->preprocess,
-        .panels = model->weights + model->starts[node],
-        .arena = session->arena,
-        .logits = node + 1 == session->graph.count ? group->logits : NULL,
-        .images = group->count,
-        .scratch = session->arena + session->plan.scratch,
-        .scratch_size = session->scratch_size,
-    };
-    if (model->format == FORMAT_U8) {
-        step.kept = model_keeps(model, node) ? model->kernels->formats[FORMAT_F32] : NULL;
-        step.input_scale = scale_of(model, reads_slots ? 0 : n->input);
-        step.output_scale = scale_of(model, node);
-        if (step.residual)
-            step.residual_scale = scale_of(model, n->residual);
-    }
-    return step;
-}
-
-static void execute_part(void *argument, uint32_t index, uint32_t count) {
-    uint64_t before = fpenv_enter(true);
-    execute(argument, index, count);
-    fpenv_leave(before);
-}
-
-static void observe(const resnet_session *session, uint32_t node, const struct step *step,
-                    const struct tensor *tensor) {
-    bool is_last = node + 1 == session->graph.count;
-    struct observation seen = {node, step->images, is_last ? FORMAT_F32 : step->format, tensor,
-                               is_last ? step->logits : session->arena + tensor->origin};
-    session->observer(session->observer_context, &seen);
-}
-
-static void run_node(resnet_session *session, uint32_t node, const struct group *group) {
-    struct tensor input;
-    struct step step = step_of(session, node, group, &input);
-    if (session->model->kernels) {
-        pool_run(session->pool, execute_part, &step);
-    } else {
-        uint64_t before = fpenv_enter(true);
-        reference_execute(&step, session->model->config.bn_epsilon);
-        fpenv_leave(before);
-    }
-    if (session->observer && node == 1 && session->model->format == FORMAT_F32)
-        observe(session, 0, &step, &input); /* the slots, which no node has computed */
-    if (session->observer)
-        observe(session, node, &step, &session->plan.tensors[node]);
-}
-
-/* Add the time since *last. This arithmetic, too, leaves no mark in the caller's floating-point environment: it needs
- * the clock, which is read behind the entrance, and its result goes to memory that others see, before the exit; so no
- * compiler may move it out. */
-static void add_time(double *seconds, int64_t *last) {
-    uint64_t before = fpenv_enter(true);
-    int64_t now = nanoseconds_now();
-    *seconds += 1e-9 * (double)(now - *last);
-    fpenv_leave(before);
-    *last = now;
-}
-
-static void run_group(resnet_session *session, const struct group *group) {
-    double *seconds = session->options.layer_seconds;
-    int64_t last = seconds ? nanoseconds_now() : 0;
-    if (session->model->format != FORMAT_F32)
-        run_node(session, 0, group); /* counted with the first layer */
-    for (uint32_t node = 1; node < session->graph.count; node++) {
-        run_node(session, node, group);
-        if (seconds)
-            add_time(&seconds[node - 1], &last);
-    }
-}
-
-resnet_status resnet_session_run(resnet_session *session, uint32_t count, float *logits, resnet_error *error) {
-    if (!session || !logits)
-        return fail(error, RESNET_ERROR_ARGUMENT, "resnet_session_run: session and logits must not be NULL");
-    if (count == 0 || count > session->options.batch)
-        return fail(error, RESNET_ERROR_ARGUMENT, "a run of %u images; the session takes 1 to %u", count,
-                    session->options.batch);
-    for (uint32_t first = 0; first < count; first += session->group)
-        run_group(session, &(struct group){first, smaller(session->group, count - first),
-                                           logits + (size_t)first * session->model->config.classes});
-    return RESNET_OK;
 }

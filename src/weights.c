@@ -41,12 +41,14 @@ struct job {
 
 /* Of a node's panels: Winograd's are f32 whatever the activations are. */
 static enum format node_format(const resnet_model *model, uint32_t node) {
-    bool floats = model_keeps(model, node) || model_uses_winograd(model, &model->graph.nodes[node]);
+    const struct node *n = &model->graph.nodes[node];
+    bool floats = model_keeps(model, node) || model_uses_winograd(model, n) || node_reads_floats(&model->graph, n);
     return floats ? FORMAT_F32 : model->format;
 }
 
 static uint32_t node_nr(const resnet_model *model, uint32_t node) {
-    return model->kernels ? model->kernels->formats[node_format(model, node)]->nr : REFERENCE_COLUMN;
+    return model->kernels ? panel_channels(&model->graph.nodes[node], model->kernels->formats[node_format(model, node)])
+                          : REFERENCE_COLUMN;
 }
 
 static size_t weights_of(const resnet_model *model, uint32_t i) {
@@ -75,7 +77,8 @@ static resnet_status allocate_weights(resnet_model *model, resnet_error *error) 
 static resnet_status check_sums(const resnet_model *model, resnet_error *error) {
     for (uint32_t i = 0; i < model->graph.count; i++) {
         const struct node *node = &model->graph.nodes[i];
-        if (parameters_size(node) && !model_keeps(model, i) && node_filter(node) > MOST_PRODUCTS)
+        bool is_int8 = node_has_weights(node) && !model_keeps(model, i) && !node_reads_floats(&model->graph, node);
+        if (is_int8 && node_filter(node) > MOST_PRODUCTS)
             return fail(error, RESNET_ERROR_MODEL, "%s: %zu products in a sum; int8 takes at most %u", node->name,
                         node_filter(node), MOST_PRODUCTS);
     }
@@ -124,7 +127,26 @@ static float activation_of(const struct job *job, uint32_t node) {
                                                         : ANY_SCALE;
 }
 
-/* The input is pixels; pooling keeps the scale but for averages, whose the classifier names. */
+/* The input is pixels. Pooling keeps the scale of its input but for the averages of the whole map, whose the classifier
+ * names; a block's whose branch is scaled, the gates' layer. */
+static float scale_of(const struct job *job, const struct node *node, uint32_t i) {
+    const struct graph *graph = &job->model->graph;
+    switch (node->op) {
+    case OP_CONV:
+        return activation_of(job, i);
+    case OP_SCALE:
+        return activation_of(job, node->gate);
+    case OP_MAXPOOL:
+    case OP_AVGPOOL:
+    case OP_SUBSAMPLE:
+        return job->model->scales[node->input];
+    case OP_GLOBAL_AVGPOOL:
+        return node->floats ? 1 : activation_of(job, graph->count - 1);
+    default:
+        return 1;
+    }
+}
+
 static resnet_status set_scales(const struct job *job, resnet_error *error) {
     resnet_model *model = job->model;
     const struct graph *graph = &model->graph;
@@ -133,10 +155,7 @@ static resnet_status set_scales(const struct job *job, resnet_error *error) {
         return fail_memory(error, "the activations' scales", graph->count * sizeof *model->scales);
     for (uint32_t i = 0; i < graph->count; i++) {
         const struct node *node = &graph->nodes[i];
-        model->scales[i] = node->op == OP_CONV      ? activation_of(job, i)
-                           : node->op == OP_MAXPOOL ? model->scales[node->input]
-                           : node->op == OP_AVGPOOL ? activation_of(job, graph->count - 1)
-                                                    : 1;
+        model->scales[i] = scale_of(job, node, i);
     }
     return RESNET_OK;
 }
@@ -202,7 +221,8 @@ static resnet_status read_f32(const struct part *part, struct layer *layer, resn
     status = fold(&part->node, block, job->model->config.bn_epsilon, layer, error);
     if (status == RESNET_OK && job->model->precision == RESNET_PRECISION_BF16)
         status = round_part(part, error);
-    if (status == RESNET_OK && job->model->precision == RESNET_PRECISION_INT8)
+    if (status == RESNET_OK && job->model->precision == RESNET_PRECISION_INT8 &&
+        !node_reads_floats(&job->model->graph, &part->node))
         quantize_part(part, layer);
     return status;
 }
@@ -458,4 +478,20 @@ resnet_status weights_build(resnet_model *model, const struct source *source, ui
     }
     release(&job);
     return status;
+}
+
+float weights_of_channel(const resnet_model *model, uint32_t node, uint32_t channel, float *weight) {
+    const struct node *n = &model->graph.nodes[node];
+    const float *place = model->weights + model->starts[node];
+    if (!model->kernels) {
+        struct parameters p = parameters_at(n, place);
+        memcpy(weight, p.weight + channel * node_filter(n), node_filter(n) * sizeof *weight);
+        return p.shift[channel];
+    }
+    struct packed packed = {.node = n, .format = node_format(model, node), .nr = node_nr(model, node), .panels = place};
+    if (packed.format == FORMAT_U8) {
+        packed.input = model->scales[n->input];
+        packed.output = model->scales[node];
+    }
+    return unpack_channel(&packed, channel, weight);
 }

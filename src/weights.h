@@ -29,4 +29,8 @@ struct source {
  * MODEL, MEMORY, THREAD, and the source's. */
 resnet_status weights_build(resnet_model *model, const struct source *source, uint32_t threads, resnet_error *error);
 
+/* The weights of an output channel of a linear layer [in] as the executor has them; returns its bias.
+ * See unpack_channel. */
+float weights_of_channel(const resnet_model *model, uint32_t node, uint32_t channel, float *weight);
+
 #endif

@@ -20,8 +20,9 @@
 
 bool winograd_suits(const struct node *node, enum format format) {
     size_t most = format == FORMAT_F32 ? MOST_PAIRS_F32 : MOST_PAIRS_BF16;
-    return node->op == OP_CONV && node->kernel == 3 && node->stride == 1 && node->in.channels % MULTIPLE == 0 &&
-           node->out.channels % MULTIPLE == 0 && (size_t)node->in.channels * node->out.channels <= most;
+    return node->op == OP_CONV && node->kernel == 3 && node->stride == 1 && node->groups == 1 && node->dilation == 1 &&
+           node->in.channels % MULTIPLE == 0 && node->out.channels % MULTIPLE == 0 &&
+           (size_t)node->in.channels * node->out.channels <= most;
 }
 
 /* ---- Pack ---- */

@@ -100,16 +100,20 @@ void test_header(uint8_t header[HEADER], const resnet_config *config, const resn
     header[32] = (uint8_t)config->block;
     header[33] = (uint8_t)config->stride_at;
     header[34] = (uint8_t)config->stem;
+    header[35] = (uint8_t)config->shortcut;
+    header[36] = (uint8_t)config->attention;
+    header[37] = (uint8_t)config->head;
     header[38] = (uint8_t)(config->precision ? config->precision - 1 : 0);
     header[39] = (uint8_t)how->interpolation;
     const uint32_t numbers[] = {config->blocks[0],   config->blocks[1], config->blocks[2],       config->blocks[3],
-                                config->base_width,  config->groups,    config->width_per_group, 0,
+                                config->base_width,  config->groups,    config->width_per_group, config->output_stride,
                                 config->in_channels, config->height,    config->width,           config->classes};
     for (size_t i = 0; i < COUNT(numbers); i++)
         test_put_u32(header + 40 + 4 * i, numbers[i]);
     test_put_f32(header + 88, config->bn_epsilon);
     test_put_u32(header + 92, how->resize);
     test_put_u32(header + 96, labels_size);
+    test_put_u32(header + 100, config->attention_width);
     for (uint32_t c = 0; c < config->in_channels; c++) {
         test_put_f32(header + 128 + 4 * c, how->mean[c]);
         test_put_f32(header + 192 + 4 * c, how->std[c]);
@@ -129,12 +133,21 @@ static const struct {
     {{"weight", 4, false}, {"bias", 4, false}, {"activation", 4, true}, {0}},
 };
 
+/* The `layer`-th with tensors. */
+static bool is_kept(uint64_t kept, const struct node *node, uint32_t layer) {
+    return (layer < 64 && kept >> layer & 1) || strstr(node->name, ".se.");
+}
+
 static size_t layout_of(const struct test_layout *layout, const struct node *node, uint32_t layer) {
     if (layout->precision == RESNET_PRECISION_BF16)
         return 2;
     if (layout->precision == RESNET_PRECISION_INT8)
-        return layer < 64 && layout->kept >> layer & 1 ? 4 : 3;
+        return is_kept(layout->kept, node, layer) ? 4 : 3;
     return node->op == OP_CONV ? 0 : 1;
+}
+
+static size_t filter_of(const struct node *node) {
+    return (size_t)node->in.channels / node->groups * node->kernel * node->kernel;
 }
 
 static bool has_tensors(const struct node *node) {
@@ -157,7 +170,7 @@ size_t test_each_tensor(const struct test_layout *layout,
         const struct node *node = &layout->graph->nodes[i];
         if (!has_tensors(node))
             continue;
-        size_t which = layout_of(layout, node, layer++), filter = node->in.channels * node->kernel * node->kernel;
+        size_t which = layout_of(layout, node, layer++), filter = filter_of(node);
         for (size_t t = 0; layouts[which][t].name; t++) {
             size_t count = layouts[which][t].single ? 1 : node->out.channels * (t ? 1 : filter);
             struct test_tensor tensor = {node, layouts[which][t].name, index++, count, offset, layouts[which][t].bytes};
@@ -174,7 +187,7 @@ float test_fill_random(void *context, const struct test_tensor *tensor, size_t e
     const struct node *node = tensor->node;
     (void)element;
     if (strcmp(tensor->name, "weight") == 0) {
-        float limit = sqrtf(6.0F / (float)(node->in.channels * node->kernel * node->kernel));
+        float limit = sqrtf(6.0F / (float)filter_of(node));
         return test_float(random, -limit, limit);
     }
     if (strcmp(tensor->name, "scale") == 0)
@@ -210,7 +223,7 @@ static float to_float(double value) {
 
 /* Batch normalisation into weights and bias. */
 static void fold_layer(struct writing *to, const struct node *node) {
-    size_t out = node->out.channels, filter = (size_t)node->in.channels * node->kernel * node->kernel;
+    size_t out = node->out.channels, filter = filter_of(node);
     to->weight = filled(to, node, "weight", out * filter);
     if (node->op == OP_LINEAR) {
         to->bias = filled(to, node, "bias", out);
@@ -246,7 +259,7 @@ static void fold_pixels(struct writing *to, const struct node *node) {
 }
 
 static float channel_scale(const struct writing *to, const struct node *node, size_t channel) {
-    size_t filter = (size_t)node->in.channels * node->kernel * node->kernel;
+    size_t filter = filter_of(node);
     float largest = 0;
     for (size_t i = channel * filter; i < (channel + 1) * filter; i++)
         largest = fmaxf(largest, fabsf(to->weight[i]));
@@ -287,11 +300,12 @@ static void write_folded(struct writing *to, const struct test_tensor *tensor) {
         write_weights(to, tensor);
         return;
     }
+    float activation = strstr(tensor->node->name, ".se.fc1") ? 1 : TEST_ACTIVATION;
     for (size_t i = 0; i < tensor->count; i++)
         test_put_f32(to->data + tensor->offset + 4 * i, strcmp(tensor->name, "scale") == 0
                                                             ? channel_scale(to, tensor->node, i)
                                                         : strcmp(tensor->name, "bias") == 0 ? to->bias[i]
-                                                                                            : TEST_ACTIVATION);
+                                                                                            : activation);
 }
 
 static void write_tensor(void *context, const struct test_tensor *tensor) {
@@ -302,6 +316,16 @@ static void write_tensor(void *context, const struct test_tensor *tensor) {
     }
     for (size_t i = 0; i < tensor->count; i++)
         test_put_f32(to->data + tensor->offset + 4 * i, to->content->fill(to->content->context, tensor, i));
+}
+
+static void write_kinds(const struct test_layout *layout, uint8_t *data) {
+    uint32_t kinds;
+    uint8_t *to = data + test_kinds(layout, &kinds);
+    for (uint32_t i = 0, layer = 0; kinds && i < layout->graph->count; i++)
+        if (has_tensors(&layout->graph->nodes[i])) {
+            to[layer] = is_kept(layout->kept, &layout->graph->nodes[i], layer);
+            layer++;
+        }
 }
 
 static struct test_bytes new_bytes(size_t size) {
@@ -337,10 +361,7 @@ struct test_bytes test_model_file(const resnet_config *config, const struct test
     test_put_u32(bytes.data + 16, (uint32_t)bytes.size); /* below 2^30: the upper half of the field stays 0 */
     if (layout.labels_size)
         memcpy(bytes.data + HEADER, content->labels, layout.labels_size);
-    uint32_t kinds;
-    size_t offset = test_kinds(&layout, &kinds);
-    for (uint32_t i = 0; i < kinds; i++)
-        bytes.data[offset + i] = i < 64 && content->kept >> i & 1;
+    write_kinds(&layout, bytes.data);
     test_each_tensor(&layout, write_tensor, &writing);
     free(writing.weight);
     free(writing.bias);
@@ -374,6 +395,34 @@ resnet_config test_tiny_config(void) {
         .precision = RESNET_PRECISION_F32,
         .bn_epsilon = 1e-5F,
     };
+}
+
+resnet_config test_any_config(struct test_random *random) {
+    uint32_t stages = test_between(random, 1, 4);
+    resnet_config config = test_tiny_config();
+    bool bottleneck = test_below(random, 2), dilates = bottleneck && stages == 4 && test_below(random, 2);
+    config.block = bottleneck ? RESNET_BLOCK_BOTTLENECK : RESNET_BLOCK_BASIC;
+    for (uint32_t stage = 0; stage < stages; stage++)
+        config.blocks[stage] = test_between(random, 1, 3);
+    config.stride_at = (resnet_stride_at)test_below(random, 2);
+    config.stem = (resnet_stem)test_below(random, dilates ? RESNET_STEM_CIFAR : RESNET_STEM_CIFAR + 1);
+    config.shortcut = (resnet_shortcut)test_below(random, dilates ? 1 : bottleneck ? 2 : 3);
+    config.output_stride = dilates ? 8 << test_below(random, 2) : 0;
+    bool deep = config.stem == RESNET_STEM_DEEP || config.stem == RESNET_STEM_TIERED;
+    config.base_width = deep ? 8 * test_between(random, 1, 3) : test_between(random, 1, 24);
+    config.width_per_group = test_between(random, 64, 130);
+    if (bottleneck && test_below(random, 2)) { /* of 4 or 8 channels in the first stage, and twice as many in each */
+        config.groups = test_between(random, 2, 4);
+        config.base_width = 16;
+        config.width_per_group = 16 << test_below(random, 2);
+    }
+    config.attention = (resnet_attention)test_below(random, 2);
+    config.attention_width = config.attention ? test_between(random, 1, 9) : 0;
+    config.head = (resnet_head)test_below(random, 3);
+    config.classes = config.head == RESNET_HEAD_NONE ? 0 : test_between(random, 1, 20);
+    config.in_channels = test_between(random, 1, RESNET_MAX_CHANNELS);
+    config.height = config.width = 24;
+    return config;
 }
 
 resnet_model *test_model(const resnet_config *config, uint64_t seed, const resnet_load_options *options) {

@@ -89,7 +89,8 @@ struct test_content {
     const char *labels; /* the label block itself, a line feed after each label */
     test_fill *fill;
     void *context;
-    uint64_t kept; /* of an int8 file: bit i is set where its i-th layer with tensors is kept in f32 */
+    uint64_t
+        kept; /* of an int8 file: bit i is set where its i-th layer with tensors is kept in f32; attention is always */
 };
 
 /* The whole file, checksums and all; test_bytes_free it. The config need not be valid as long as a graph can be built.
@@ -130,6 +131,9 @@ uint32_t test_crc32c(const uint8_t *data, size_t size);
 
 /* The smallest network: one basic block, base width 4, two classes, 3 input channels of 8 x 8 pixels. */
 resnet_config test_tiny_config(void);
+
+/* Any member of the family, narrow and of a few blocks, for 24 x 24 pixels. */
+resnet_config test_any_config(struct test_random *random);
 
 /* A loaded model of random numbers on this instruction set. Fails the test where it cannot be had. */
 resnet_model *test_model(const resnet_config *config, uint64_t seed, const resnet_load_options *options);

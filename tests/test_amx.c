@@ -388,6 +388,39 @@ static void test_splits(void **state) {
     each_format(splits_of_a_tile);
 }
 
+/* Groups narrower than a tile are computed in AVX-512: a tile has the bits of its pixels, one by one. */
+static void group_tiles(enum format format) {
+    const struct format_kernels *vectors = format == FORMAT_U8 ? &u8_avx512 : &bf16_avx512;
+    for (uint32_t turn = 0; turn < 96; turn++) {
+        uint32_t group = 4U << turn / 32, pixels = 1 + turn % 32;
+        struct window w = {3, 3, group / word_numbers(format), pick(1, 2), 16};
+        struct amx_case c = case_of(format, w, pixels, 16, turn % 8);
+        c.residual = c.tile.floats ? NO_RESIDUAL : APART;
+        fill_case(&c);
+        float wanted[16], y[32 * 20];
+        struct conv_tile tile = c.tile;
+        tile.group = group;
+        tile.x = master[X];
+        tile.panel = tile.ahead = master[PANEL];
+        tile.residual = c.tile.floats ? NULL : master[RESIDUAL];
+        tile.y = y;
+        c.kernels->group_tile(&tile);
+        tile.y = wanted;
+        for (tile.pixels = 1; tile.x < master[X] + pixels * tile.x_pixel; tile.x += tile.x_pixel) {
+            size_t place = (size_t)(tile.x - master[X]) / tile.x_pixel * tile.y_pixel;
+            if (tile.residual)
+                tile.residual = master[RESIDUAL] + place;
+            vectors->group_tile(&tile);
+            assert_memory_equal(y + place, wanted, y_width(&c) * sizeof(float));
+        }
+    }
+}
+
+static void test_groups(void **state) {
+    (void)state;
+    each_format(group_tiles);
+}
+
 /* ---- What is executed ---- */
 
 /* The instructions of one tile of a 3x3 with this run. */
@@ -434,6 +467,8 @@ static void test_same_panels(void **state) {
     (void)state;
     assert_int_equal(u8_amx.nr, u8_avx512.nr);
     assert_int_equal(bf16_amx.nr, bf16_avx512.nr);
+    assert_int_equal(u8_amx.group_nr, u8_avx512.group_nr);
+    assert_int_equal(bf16_amx.group_nr, bf16_avx512.group_nr);
 }
 
 static void dot_rounds(enum format format) {
@@ -545,9 +580,10 @@ static bool has_avx512(void) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_same_panels),  cmocka_unit_test(test_edge_tiles),   cmocka_unit_test(test_edge_runs),
-        cmocka_unit_test(test_random_tiles), cmocka_unit_test(test_splits),       cmocka_unit_test(test_counts),
-        cmocka_unit_test(test_dot_rounds),   cmocka_unit_test(test_network_int8), cmocka_unit_test(test_network_bf16),
+        cmocka_unit_test(test_same_panels),  cmocka_unit_test(test_edge_tiles), cmocka_unit_test(test_edge_runs),
+        cmocka_unit_test(test_random_tiles), cmocka_unit_test(test_splits),     cmocka_unit_test(test_groups),
+        cmocka_unit_test(test_counts),       cmocka_unit_test(test_dot_rounds), cmocka_unit_test(test_network_int8),
+        cmocka_unit_test(test_network_bf16),
     };
     return has_avx512() ? cmocka_run_group_tests(tests, make_guards, free_guards) : 77;
 }

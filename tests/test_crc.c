@@ -83,12 +83,18 @@ static void test_far_ahead(void **state) {
     assert_int_equal(crc_share(0x12345678, 1 << 30), value);
 }
 
+/* The check value of CRC-32, in one piece and in two. */
+static void test_crc32(void **state) {
+    (void)state;
+    const uint8_t *digits = (const uint8_t *)"123456789";
+    assert_int_equal(crc32_more(0, digits, 9), 0xcbf43926);
+    assert_int_equal(crc32_more(crc32_more(0, digits, 4), digits + 4, 5), 0xcbf43926);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_check_value),
-        cmocka_unit_test(test_all_ways),
-        cmocka_unit_test(test_shares),
-        cmocka_unit_test(test_far_ahead),
+        cmocka_unit_test(test_check_value), cmocka_unit_test(test_all_ways), cmocka_unit_test(test_shares),
+        cmocka_unit_test(test_far_ahead),   cmocka_unit_test(test_crc32),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

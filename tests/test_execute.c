@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "candidates.h"
+#include "kept.h"
 #include "numbers.h"
 #include "pack.h"
 #include "split.h"
@@ -59,7 +60,9 @@ struct test_layer {
     uint32_t images;
     uint32_t in_border, in_gap, out_border, out_gap, residual_border;
     enum where residual;
-    bool winograd; /* where it suits the node */
+    bool winograd;                     /* where it suits the node */
+    bool last;                         /* its output are the logits */
+    const struct format_kernels *kept; /* of f32, of a layer of int8 whose weights are */
 };
 
 struct layer_case {
@@ -67,13 +70,14 @@ struct layer_case {
     const struct candidate *candidate;
     struct tensor input, output;
     struct tensor residual;           /* apart; where it is used in place, the output starts as a copy of it */
+    struct tensor gate;               /* of a scaling */
     size_t words;                     /* of the arena */
     float *arena;                     /* as it is before the node runs */
     struct layer weights;             /* folded */
     float *panels;                    /* the same, packed */
     struct scale scales[3];           /* of u8: input, output, residual */
     resnet_preprocess preprocess;     /* of an input in u8 */
-    float *logits;                    /* as it is before: for a linear node */
+    float *logits;                    /* as it is before: for the last node */
     float *scratch;                   /* for MOST_PARTS threads */
     size_t scratch_size, logit_count; /* floats a thread; floats of all images */
 };
@@ -82,8 +86,8 @@ static enum format format_of(const struct layer_case *c) {
     return c->candidate->format;
 }
 
-static bool is_linear(const struct layer_case *c) {
-    return c->layer.node.op == OP_LINEAR;
+static bool is_last(const struct layer_case *c) {
+    return c->layer.last;
 }
 
 /* What a node reads: the slots are f32 in every format. */
@@ -93,7 +97,7 @@ static enum format input_format(const struct layer_case *c) {
 
 /* What the result is stored in. */
 static enum format stored(const struct layer_case *c) {
-    return is_linear(c) ? FORMAT_F32 : format_of(c);
+    return c->layer.node.floats ? FORMAT_F32 : format_of(c);
 }
 
 /* Numbers of an input pixel that is converted. */
@@ -165,6 +169,13 @@ static void fill_slots(struct layer_case *c) {
         }
 }
 
+/* Of u8, for results that are mostly smaller than `spread`. */
+static void set_output_scales(struct layer_case *c, float spread) {
+    c->scales[1] = (struct scale){spread / 100, c->layer.node.relu ? 0 : 128};
+    if (c->layer.residual != NO_RESIDUAL)
+        c->scales[2] = (struct scale){c->scales[1].scale * test_float(&generator, 0.5F, 2), (float)(128 * pick(0, 1))};
+}
+
 static void fill_integers(struct layer_case *c, size_t count, size_t channels) {
     int8_t *integers = (int8_t *)floats(count / sizeof(float) + 1);
     float *scale = floats(channels), *bias = floats(channels);
@@ -174,12 +185,9 @@ static void fill_integers(struct layer_case *c, size_t count, size_t channels) {
         scale[i] = test_float(&generator, 0.001F, 0.01F);
         bias[i] = test_float(&generator, -1, 1);
     }
-    float spread = sqrtf((float)count / (float)channels) * 74 * 150 * 0.005F * c->scales[0].scale;
-    c->scales[1] = (struct scale){spread / 100, c->layer.node.relu ? 0 : 128};
-    if (c->layer.residual != NO_RESIDUAL)
-        c->scales[2] = (struct scale){c->scales[1].scale * test_float(&generator, 0.5F, 2), (float)(128 * pick(0, 1))};
+    set_output_scales(c, sqrtf((float)count / (float)channels) * 74 * 150 * 0.005F * c->scales[0].scale);
     c->weights = (struct layer){.integers = integers, .scale = scale, .bias = bias, .input = c->scales[0].scale};
-    c->weights.output = is_linear(c) ? 1 : c->scales[1].scale;
+    c->weights.output = c->layer.node.floats ? 1 : c->scales[1].scale;
 }
 
 static void fill_weights(struct layer_case *c) {
@@ -187,7 +195,13 @@ static void fill_weights(struct layer_case *c) {
     size_t count = parameters_size(node) ? node_weights(node) : 0, channels = node->out.channels;
     c->scales[0] = (struct scale){test_float(&generator, 0.01F, 0.1F), 0};
     c->scales[1] = (struct scale){test_float(&generator, 0.01F, 0.1F), 0};
-    if (count && format_of(c) == FORMAT_U8) {
+    if (node->op == OP_SCALE || (node->op == OP_GLOBAL_AVGPOOL && node->floats))
+        c->scales[0].zero = 128; /* no ReLU stands before */
+    if (node->op == OP_SCALE)
+        set_output_scales(c, 150 * c->scales[0].scale);
+    if (c->layer.kept)
+        set_output_scales(c, sqrtf((float)count / (float)channels) * 0.58F * 150 * c->scales[0].scale);
+    if (count && format_of(c) == FORMAT_U8 && !c->layer.kept) {
         fill_integers(c, count, channels);
     } else if (count) {
         float *weight = floats(count), *bias = floats(channels);
@@ -199,14 +213,14 @@ static void fill_weights(struct layer_case *c) {
     }
 }
 
-/* Winograd's weights are f32 in every format. */
+/* Winograd's weights are f32 in every format, and those that are kept. */
 static enum format weight_format(const struct layer_case *c) {
-    return c->layer.winograd ? FORMAT_F32 : format_of(c);
+    return c->layer.winograd || c->layer.kept ? FORMAT_F32 : format_of(c);
 }
 
 static void pack(struct layer_case *c) {
     const struct node *node = &c->layer.node;
-    uint32_t nr = c->candidate->kernels->nr;
+    uint32_t nr = panel_channels(node, c->layer.kept ? c->layer.kept : c->candidate->kernels);
     if (!parameters_size(node))
         return;
     c->panels = floats(panels_size(node, weight_format(c), nr));
@@ -217,8 +231,11 @@ static void pack(struct layer_case *c) {
         free(c->panels);
         c->panels = packed;
         c->scratch_size = winograd_scratch(node, c->candidate->winograd->products);
-        c->scratch = floats(MOST_PARTS * c->scratch_size);
     }
+    if (c->layer.kept)
+        c->scratch_size = kept_scratch(node, c->layer.images);
+    if (c->scratch_size)
+        c->scratch = floats(MOST_PARTS * c->scratch_size);
 }
 
 static void lay_out_case(struct layer_case *c) {
@@ -228,6 +245,8 @@ static void lay_out_case(struct layer_case *c) {
     c->output = lay_out(c, stored(c), layer->node.out, layer->out_border, layer->out_gap);
     c->residual = lay_out(c, format_of(c), layer->node.out, in_place ? layer->out_border : layer->residual_border,
                           layer->out_gap);
+    if (layer->node.op == OP_SCALE)
+        c->gate = lay_out(c, FORMAT_F32, (struct shape){1, 1, layer->node.out.channels}, 0, 0);
     c->arena = floats(c->words);
     poison(c->arena, c->words);
 }
@@ -240,6 +259,8 @@ static struct layer_case make_case(const struct candidate *candidate, const stru
         fill_slots(&c);
     else /* pools stand behind a ReLU */
         fill_tensor(&c, &c.input, format_of(&c), node->op == OP_MAXPOOL ? 0 : -1);
+    if (node->op == OP_SCALE)
+        fill_tensor(&c, &c.gate, FORMAT_F32, 0);
     if (layer->residual != NO_RESIDUAL)
         fill_tensor(&c, &c.residual, format_of(&c), -1);
     if (layer->residual == IN_PLACE)
@@ -292,15 +313,17 @@ static struct step step_on(const struct layer_case *c, const struct outcome *out
         .input = &c->input,
         .output = &c->output,
         .residual = residual_of(c),
+        .gate = c->layer.node.op == OP_SCALE ? &c->gate : NULL,
         .input_scale = c->scales[0],
         .output_scale = c->scales[1],
         .residual_scale = c->scales[2],
         .preprocess = &c->preprocess,
         .panels = c->panels,
         .arena = outcome->arena,
-        .logits = is_linear(c) ? outcome->logits : NULL,
+        .logits = is_last(c) ? outcome->logits : NULL,
         .images = c->layer.images,
         .winograd = c->layer.winograd ? c->candidate->winograd : NULL,
+        .kept = c->layer.kept,
         .scratch = c->scratch,
         .scratch_size = c->scratch_size,
     };
@@ -335,8 +358,8 @@ struct place {
 /* Channel k of tap (i, j) of a window; beyond the edge, of the border. */
 static double tap_at(const struct layer_case *c, const struct place *at, uint32_t tap, uint32_t k) {
     const struct node *node = &c->layer.node;
-    int64_t y = at->y * node->stride + tap / node->kernel - node->pad;
-    int64_t x = at->x * node->stride + tap % node->kernel - node->pad;
+    int64_t y = at->y * node->stride + (int64_t)(tap / node->kernel) * node->dilation - node->pad;
+    int64_t x = at->x * node->stride + (int64_t)(tap % node->kernel) * node->dilation - node->pad;
     return number_at(input_format(c), pixel_at(&c->input, c->arena, at->image, y, x), k);
 }
 
@@ -344,9 +367,14 @@ static double residual_at(const struct layer_case *c, const struct place *at) {
     return number_at(format_of(c), pixel_at(&c->residual, c->arena, at->image, at->y, at->x), at->channel);
 }
 
-/* Weight (channel, k, tap). */
+/* Weight (channel, k, tap), k counting the channels of the group. */
 static size_t weight_index(const struct node *node, uint32_t channel, uint32_t k, uint32_t tap) {
-    return ((size_t)channel * node->in.channels + k) * node->kernel * node->kernel + tap;
+    return ((size_t)channel * node_group_inputs(node) + k) * node->kernel * node->kernel + tap;
+}
+
+/* The first channel that this output channel sees. */
+static uint32_t first_input(const struct node *node, uint32_t channel) {
+    return channel / (node->out.channels / node->groups) * node_group_inputs(node);
 }
 
 static struct sum sum_of_products(const struct layer_case *c, const struct place *at) {
@@ -354,12 +382,11 @@ static struct sum sum_of_products(const struct layer_case *c, const struct place
     struct sum sum = {0};
     add_term(&sum, (double)c->weights.bias[at->channel]);
     for (uint32_t tap = 0; tap < node->kernel * node->kernel; tap++)
-        for (uint32_t k = 0; k < node->in.channels; k++) {
+        for (uint32_t k = 0; k < node_group_inputs(node); k++) {
             double weight = (double)c->weights.weight[weight_index(node, at->channel, k, tap)];
-            add_term(&sum, tap_at(c, at, tap, k) * (weight_format(c) == FORMAT_BF16 ? nearest_bf16(weight) : weight));
+            double x = tap_at(c, at, tap, first_input(node, at->channel) + k);
+            add_term(&sum, x * (weight_format(c) == FORMAT_BF16 ? nearest_bf16(weight) : weight));
         }
-    if (c->layer.residual != NO_RESIDUAL)
-        add_term(&sum, residual_at(c, at));
     return sum;
 }
 
@@ -369,10 +396,11 @@ static double integer_result(const struct layer_case *c, const struct place *at)
     double unit = (double)c->weights.input * (double)c->weights.scale[at->channel];
     int64_t sum = lrint((double)c->weights.bias[at->channel] / unit);
     for (uint32_t tap = 0; tap < node->kernel * node->kernel; tap++)
-        for (uint32_t k = 0; k < node->in.channels; k++)
-            sum += (int64_t)tap_at(c, at, tap, k) * c->weights.integers[weight_index(node, at->channel, k, tap)];
+        for (uint32_t k = 0; k < node_group_inputs(node); k++)
+            sum += (int64_t)tap_at(c, at, tap, first_input(node, at->channel) + k) *
+                   c->weights.integers[weight_index(node, at->channel, k, tap)];
     float result = (float)sum * (float)(unit / (double)c->weights.output);
-    if (is_linear(c))
+    if (node->floats)
         return (double)result;
     float offset = c->scales[1].zero;
     if (c->layer.residual != NO_RESIDUAL) {
@@ -418,9 +446,70 @@ struct wanted {
     double value, magnitude, limit;
 };
 
-static struct wanted wanted_sum(const struct layer_case *c, struct sum sum) {
-    double value = c->layer.node.relu && sum.value < 0 ? 0 : sum.value;
-    return (struct wanted){value, sum.magnitude, sum_bound(format_of(c), sum)};
+/* A sigmoid is nowhere steeper than 1 / 4, and rounds a few times by 2^-24 of no more than 1. */
+static struct wanted wanted_sum(const struct layer_case *c, const struct place *at) {
+    struct sum sum = sum_of_products(c, at);
+    if (c->layer.residual != NO_RESIDUAL)
+        add_term(&sum, residual_at(c, at));
+    double value = c->layer.node.relu && sum.value < 0 ? 0 : sum.value, limit = sum_bound(format_of(c), sum);
+    if (c->layer.node.sigmoid)
+        return (struct wanted){1 / (1 + exp(-value)), 1, limit / 4 + 4 * UNIT};
+    return (struct wanted){value, sum.magnitude, limit};
+}
+
+/* A number in units of the output, before it is rounded, which is off by up to half of one. */
+static struct wanted wanted_byte(const struct layer_case *c, double number, double limit) {
+    double unit = (double)c->scales[1].scale, value = number / unit + (double)c->scales[1].zero;
+    return (struct wanted){fmin(fmax(value, 0), 255), 0, 0.5 + limit / unit + 512 * UNIT};
+}
+
+/* Of a layer of int8 that is kept in f32: bytes are numbers at first. */
+static struct wanted wanted_kept(const struct layer_case *c, const struct place *at) {
+    struct sum sum = sum_of_products(c, at);
+    const double in = (double)c->scales[0].scale, bias = (double)c->weights.bias[at->channel];
+    double value = (sum.value - bias) * in + bias;
+    sum.magnitude = (sum.magnitude - fabs(bias)) * in + fabs(bias);
+    sum.terms += 2; /* the products by scales */
+    if (c->layer.node.floats)
+        return (struct wanted){value, 0, sum_bound(FORMAT_F32, sum)};
+    if (c->layer.residual != NO_RESIDUAL)
+        value += (double)c->scales[2].scale * (residual_at(c, at) - (double)c->scales[2].zero);
+    return wanted_byte(c, value, sum_bound(FORMAT_F32, sum));
+}
+
+/* The gate's product and a sum, rounded once each. Of u8, as kernels.h prescribes. */
+static struct wanted wanted_gated(const struct layer_case *c, const struct place *at) {
+    double x = tap_at(c, at, 0, at->channel), residual = residual_at(c, at);
+    float gate = pixel_at(&c->gate, c->arena, at->image, 0, 0)[at->channel];
+    if (format_of(c) == FORMAT_U8) {
+        float ratio = c->scales[2].scale / c->scales[1].scale, offset = c->scales[1].zero - c->scales[2].zero * ratio;
+        float product = ((float)x - c->scales[0].zero) * (gate * (c->scales[0].scale / c->scales[1].scale));
+        float scaled = (float)residual * ratio, sum = product + scaled;
+        return (struct wanted){.value = round_to_u8(sum + offset)};
+    }
+    double value = x * (double)gate + residual;
+    return (struct wanted){value < 0 ? 0 : value, 0, 2 * UNIT * (fabs(x * (double)gate) + fabs(value))};
+}
+
+/* Of the part of a window that lies inside the map. */
+static struct wanted wanted_window_mean(const struct layer_case *c, const struct place *at) {
+    const struct node *node = &c->layer.node;
+    struct sum sum = {0};
+    for (uint32_t tap = 0; tap < node->kernel * node->kernel; tap++)
+        if (is_inside(&c->input, at->y * node->stride + tap / node->kernel, at->x * node->stride + tap % node->kernel))
+            add_term(&sum, tap_at(c, at, tap, at->channel));
+    uint32_t area = sum.terms;
+    if (format_of(c) == FORMAT_U8)
+        return (struct wanted){.value = round_to_u8((float)sum.value * (1 / (float)area))};
+    sum.terms += 2;
+    return (struct wanted){sum.value / area, 0, sum_bound(format_of(c), sum) / area};
+}
+
+static double subsampled(const struct layer_case *c, struct place at) {
+    const struct shape in = c->layer.node.in, out = c->layer.node.out;
+    uint32_t before = (out.channels - in.channels) / 2;
+    bool inside = at.channel >= before && at.channel - before < in.channels;
+    return inside ? tap_at(c, &at, 0, at.channel - before) : 0;
 }
 
 /* The scale is rounded, and its product. Of u8, the sum is exact, and the product is rounded to f32. */
@@ -429,8 +518,11 @@ static struct wanted wanted_mean(const struct layer_case *c, const struct place 
     uint32_t area = sum.terms;
     float scale = 1 / (float)area;
     scale *= c->scales[0].scale / c->scales[1].scale;
-    if (format_of(c) == FORMAT_U8)
-        return (struct wanted){round_to_u8((float)sum.value * scale), 0, 0};
+    if (format_of(c) == FORMAT_U8) {
+        float product = (float)sum.value * scale;
+        float value = product - c->scales[0].zero * (c->scales[0].scale / c->scales[1].scale);
+        return (struct wanted){.value = c->layer.node.floats ? (double)value : round_to_u8(value)};
+    }
     sum.terms += 2;
     return (struct wanted){sum.value / area, 0, sum_bound(format_of(c), sum) / area};
 }
@@ -442,10 +534,17 @@ static struct wanted wanted_at(const struct layer_case *c, const struct place *a
     case OP_MAXPOOL:
         return (struct wanted){.value = largest_tap(c, at)};
     case OP_AVGPOOL:
+        return wanted_window_mean(c, at);
+    case OP_GLOBAL_AVGPOOL:
         return wanted_mean(c, at);
+    case OP_SUBSAMPLE:
+        return (struct wanted){.value = subsampled(c, *at)};
+    case OP_SCALE:
+        return wanted_gated(c, at);
     default:
-        return format_of(c) == FORMAT_U8 ? (struct wanted){.value = integer_result(c, at)}
-                                         : wanted_sum(c, sum_of_products(c, at));
+        if (c->layer.kept)
+            return wanted_kept(c, at);
+        return format_of(c) == FORMAT_U8 ? (struct wanted){.value = integer_result(c, at)} : wanted_sum(c, at);
     }
 }
 
@@ -467,7 +566,7 @@ static struct place place_of(const struct layer_case *c, uint32_t pixel, uint32_
 
 static float *result_at(const struct layer_case *c, const struct outcome *outcome, uint32_t pixel) {
     struct place at = place_of(c, pixel, 0);
-    if (is_linear(c))
+    if (is_last(c))
         return outcome->logits + (size_t)at.image * c->output.shape.channels;
     return pixel_at(&c->output, outcome->arena, at.image, at.y, at.x);
 }
@@ -526,7 +625,7 @@ static void check_border_pixel(const struct layer_case *c, const float *pixel, c
 static void check_border(const struct layer_case *c, const struct outcome *outcome) {
     const struct tensor *t = &c->output;
     int64_t border = t->border;
-    for (uint32_t image = 0; !is_linear(c) && image < c->layer.images; image++)
+    for (uint32_t image = 0; !is_last(c) && image < c->layer.images; image++)
         for (int64_t y = -border; y < t->shape.height + border; y++)
             for (int64_t x = -border; x < t->shape.width + border; x++)
                 if (!is_inside(t, y, x))
@@ -536,11 +635,11 @@ static void check_border(const struct layer_case *c, const struct outcome *outco
 
 /* Nothing but the output has changed. */
 static void check_rest(const struct layer_case *c, const struct outcome *outcome) {
-    size_t begin = is_linear(c) ? c->words : c->output.start, end = is_linear(c) ? c->words : begin + c->output.size;
+    size_t begin = is_last(c) ? c->words : c->output.start, end = is_last(c) ? c->words : begin + c->output.size;
     assert_memory_equal(outcome->arena, c->arena, begin * sizeof(float));
     if (end < c->words)
         assert_memory_equal(outcome->arena + end, c->arena + end, (c->words - end) * sizeof(float));
-    size_t first = is_linear(c) ? c->logit_count : 0;
+    size_t first = is_last(c) ? c->logit_count : 0;
     assert_memory_equal(outcome->logits + first, c->logits + first, (c->logit_count + NOTHING - first) * sizeof(float));
 }
 
@@ -567,10 +666,11 @@ static size_t count_written(const struct layer_case *c, const struct outcome *af
     return written;
 }
 
-/* Each part alone: together they write every result once. (In place there is no poison to look for.) */
+/* Each part alone: together they write every result once. (In place there is no poison to look for. A layer that is
+ * kept writes single bytes, and one of them may be its word's poison.) */
 static void check_disjoint(const struct layer_case *c, uint32_t parts) {
     size_t written = 0;
-    if (c->layer.residual == IN_PLACE)
+    if (c->layer.residual == IN_PLACE || (c->layer.kept && c->layer.node.out.channels % 4 != 0))
         return;
     for (uint32_t i = 0; i < parts; i++) {
         struct outcome outcome = start_of(c);
@@ -606,7 +706,7 @@ static void check_layer(const struct candidate *candidate, const struct test_lay
 /* The node that the graph builder makes of it, behind an input of this shape. */
 static struct node conv_node(struct shape in, struct conv conv) {
     struct node nodes[2];
-    struct graph graph = {nodes, 0, COUNT(nodes)};
+    struct graph graph = {.nodes = nodes, .capacity = COUNT(nodes)};
     graph_conv(&graph, graph_input(&graph, in), conv, "conv");
     return nodes[1];
 }
@@ -639,7 +739,7 @@ static void random_convolutions(const struct candidate *candidate) {
     const int layers = test_quick() ? 100 : 300;
     for (int i = 0; i < layers; i++) {
         uint32_t kernel = kernels[pick(0, COUNT(kernels) - 1)];
-        struct conv conv = {pick(1, pick(1, 70)), kernel, pick(1, 2), NO_NODE, pick(0, 1)};
+        struct conv conv = {pick(1, pick(1, 70)), kernel, pick(1, 2), NO_NODE, pick(0, 1), 1, 1};
         struct test_layer layer = {.node = conv_node(pick_shape(13, kernel == 7 ? 6 : 60), conv),
                                    .residual = (enum where)pick(NO_RESIDUAL, IN_PLACE)};
         pick_layout(&layer);
@@ -647,11 +747,52 @@ static void random_convolutions(const struct candidate *candidate) {
     }
 }
 
+/* Groups of all widths that a network may have, and last panels of every width. */
+static struct node pick_groups(uint32_t turn) {
+    static const uint32_t widths[] = {4, 8, 16, 32, 48};
+    uint32_t width = widths[turn % COUNT(widths)], groups = pick(2, width < 16 ? 14 : 4), channels = width * groups;
+    struct conv conv = {channels, 1 + 2 * pick(0, 1), pick(1, 2), NO_NODE, pick(0, 1), groups, pick(1, 2)};
+    return conv_node((struct shape){pick(1, 9), pick(1, 17), channels}, conv);
+}
+
+static void grouped_convolutions(const struct candidate *candidate) {
+    for (uint32_t i = 0; i < (test_quick() ? 50U : 100U); i++) {
+        struct test_layer layer = {.node = pick_groups(i), .residual = (enum where)pick(NO_RESIDUAL, IN_PLACE)};
+        pick_layout(&layer);
+        check_layer(candidate, &layer);
+    }
+}
+
+/* By 4 in the last stage of a network that is dilated for an output stride of 8. */
+static void dilated_convolutions(const struct candidate *candidate) {
+    for (uint32_t i = 0; i < 60; i++) {
+        struct conv conv = {pick(1, 70), 3, 1, NO_NODE, pick(0, 1), 1, 1 + i % 4};
+        struct test_layer layer = {.node = conv_node(pick_shape(13, 60), conv),
+                                   .residual = (enum where)pick(NO_RESIDUAL, IN_PLACE)};
+        pick_layout(&layer);
+        check_both_ways(candidate, &layer);
+    }
+}
+
+/* Layers of int8 networks in f32, by each of its kernels. */
+static void kept_layers(const struct candidate *candidate) {
+    const struct candidate bytes = {candidate->name, FORMAT_U8, &u8_scalar, NULL};
+    for (uint32_t i = 0; candidate->format == FORMAT_F32 && i < 60; i++) {
+        struct conv conv = {pick(1, 70), 1 + 2 * pick(0, 1), pick(1, 2), NO_NODE, pick(0, 1), 1, pick(1, 2)};
+        struct node node = i % 2 ? pick_groups(i / 2) : conv_node(pick_shape(9, 60), conv);
+        struct test_layer layer = {
+            .node = node, .residual = (enum where)pick(NO_RESIDUAL, IN_PLACE), .kept = candidate->kernels};
+        pick_layout(&layer);
+        check_layer(&bytes, &layer);
+    }
+}
+
 /* 3x3 layers that Winograd's method takes, with every remainder of a 4x4 tile. */
 static void winograd_convolutions(const struct candidate *candidate) {
     for (uint32_t i = 0; i < 48; i++) {
         struct shape in = {1 + i % 9, 1 + i / 4 % 9, 16 * pick(1, 2)};
-        struct test_layer layer = {.node = conv_node(in, (struct conv){16 * pick(1, 4), 3, 1, NO_NODE, pick(0, 1)}),
+        struct test_layer layer = {.node =
+                                       conv_node(in, (struct conv){16 * pick(1, 4), 3, 1, NO_NODE, pick(0, 1), 1, 1}),
                                    .residual = (enum where)(i % 3)};
         pick_layout(&layer);
         check_both_ways(candidate, &layer);
@@ -666,15 +807,15 @@ static void large_convolutions(const struct candidate *candidate) {
         uint32_t images, in_gap, out_border;
         enum where residual;
     } cases[] = {
-        {{3, 3, 130}, {150, 3, 1, NO_NODE, true}, 1, 0, 0, IN_PLACE},
-        {{2, 2, 512}, {300, 1, 1, NO_NODE, true}, 3, 16, 1, APART},
-        {{1, 1, 512}, {300, 1, 1, NO_NODE, false}, 1, 16, 0, NO_RESIDUAL},
-        {{17, 23, 512}, {40, 1, 1, NO_NODE, true}, 1, 16, 0, IN_PLACE},
-        {{19, 31, 256}, {33, 1, 2, NO_NODE, false}, 2, 0, 1, NO_RESIDUAL},
-        {{30, 26, 3}, {64, 7, 2, NO_NODE, true}, 2, 0, 0, NO_RESIDUAL},
-        {{1, 200, 8}, {8, 3, 1, NO_NODE, true}, 1, 0, 1, APART},
-        {{200, 1, 8}, {8, 3, 2, NO_NODE, true}, 2, 0, 1, NO_RESIDUAL},
-        {{28, 28, 48}, {32, 3, 1, NO_NODE, true}, 2, 0, 1, IN_PLACE},
+        {{3, 3, 130}, {150, 3, 1, NO_NODE, true, 1, 1}, 1, 0, 0, IN_PLACE},
+        {{2, 2, 512}, {300, 1, 1, NO_NODE, true, 1, 1}, 3, 16, 1, APART},
+        {{1, 1, 512}, {300, 1, 1, NO_NODE, false, 1, 1}, 1, 16, 0, NO_RESIDUAL},
+        {{17, 23, 512}, {40, 1, 1, NO_NODE, true, 1, 1}, 1, 16, 0, IN_PLACE},
+        {{19, 31, 256}, {33, 1, 2, NO_NODE, false, 1, 1}, 2, 0, 1, NO_RESIDUAL},
+        {{30, 26, 3}, {64, 7, 2, NO_NODE, true, 1, 1}, 2, 0, 0, NO_RESIDUAL},
+        {{1, 200, 8}, {8, 3, 1, NO_NODE, true, 1, 1}, 1, 0, 1, APART},
+        {{200, 1, 8}, {8, 3, 2, NO_NODE, true, 1, 1}, 2, 0, 1, NO_RESIDUAL},
+        {{28, 28, 48}, {32, 3, 1, NO_NODE, true, 1, 1}, 2, 0, 1, IN_PLACE},
     };
     for (size_t i = 0; i < COUNT(cases); i++) {
         struct test_layer layer = {.node = conv_node(cases[i].in, cases[i].conv),
@@ -690,24 +831,73 @@ static void large_convolutions(const struct candidate *candidate) {
 static void linear_layers(const struct candidate *candidate) {
     for (uint32_t i = 0; i < 40; i++) {
         struct node nodes[2];
-        struct graph graph = {nodes, 0, COUNT(nodes)};
+        struct graph graph = {.nodes = nodes, .capacity = COUNT(nodes)};
         uint32_t in = i == 0 ? 512 : pick(1, 300), out = i == 0 ? 1000 : pick(1, 300);
-        graph_linear(&graph, graph_input(&graph, (struct shape){1, 1, in}), out);
-        check_layer(candidate, &(struct test_layer){.node = nodes[1], .images = pick(1, 3), .in_gap = i % 2 * 16});
+        graph_linear(&graph, graph_input(&graph, (struct shape){1, 1, in}), out, "fc");
+        nodes[1].floats = true;
+        check_layer(candidate,
+                    &(struct test_layer){.node = nodes[1], .images = pick(1, 3), .in_gap = i % 2 * 16, .last = true});
+        if (candidate->format != FORMAT_F32)
+            continue;
+        nodes[1].relu = i % 2; /* the layers of squeeze-and-excitation */
+        nodes[1].sigmoid = !nodes[1].relu;
+        check_layer(candidate, &(struct test_layer){.node = nodes[1], .images = pick(1, 3)});
     }
 }
 
 static void pool_layers(const struct candidate *candidate) {
     for (uint32_t i = 0; i < (test_quick() ? 50U : 150U); i++) {
         struct node nodes[2];
-        struct graph graph = {nodes, 0, COUNT(nodes)};
+        struct graph graph = {.nodes = nodes, .capacity = COUNT(nodes)};
         struct shape in = pick_shape(15, 300);
         uint32_t input = graph_input(&graph, in);
         if (i % 3)
             graph_maxpool(&graph, input, 3, pick(1, 2));
         else
-            graph_avgpool(&graph, input);
+            graph_global_avgpool(&graph, input, "avgpool");
         struct test_layer layer = {.node = nodes[1]};
+        pick_layout(&layer);
+        check_layer(candidate, &layer);
+    }
+}
+
+/* Averages that are floats in every format: of squeeze-and-excitation, and the last of a network without a head. */
+static void float_means(const struct candidate *candidate) {
+    for (uint32_t i = 0; i < 40; i++) {
+        struct node nodes[2];
+        struct graph graph = {.nodes = nodes, .capacity = COUNT(nodes)};
+        graph_global_avgpool(&graph, graph_input(&graph, pick_shape(15, 300)), "mean");
+        nodes[1].floats = true;
+        struct test_layer layer = {.node = nodes[1], .images = pick(1, 3), .last = i % 2};
+        check_layer(candidate, &layer);
+    }
+}
+
+/* The shortcuts of networks with average pools, and of those with zeros. */
+static void shortcut_layers(const struct candidate *candidate) {
+    for (uint32_t i = 0; i < 60; i++) {
+        struct node nodes[2];
+        struct graph graph = {.nodes = nodes, .capacity = COUNT(nodes)};
+        struct shape in = pick_shape(15, 150);
+        uint32_t input = graph_input(&graph, in);
+        if (i % 2)
+            graph_avgpool(&graph, input, pick(1, 3), "pool");
+        else
+            graph_subsample(&graph, input,
+                            (struct conv){in.channels + pick(0, 70), 1, pick(1, 2), NO_NODE, false, 1, 1}, "shortcut");
+        struct test_layer layer = {.node = nodes[1]};
+        pick_layout(&layer);
+        check_layer(candidate, &layer);
+    }
+}
+
+static void scale_layers(const struct candidate *candidate) {
+    for (uint32_t i = 0; i < 60; i++) {
+        struct node nodes[2];
+        struct graph graph = {.nodes = nodes, .capacity = COUNT(nodes)};
+        uint32_t input = graph_input(&graph, pick_shape(15, 150));
+        graph_scale(&graph, input, input, NO_NODE, "se");
+        struct test_layer layer = {.node = nodes[1], .residual = i % 2 ? APART : IN_PLACE};
         pick_layout(&layer);
         check_layer(candidate, &layer);
     }
@@ -717,7 +907,7 @@ static void pool_layers(const struct candidate *candidate) {
 static void input_layers(const struct candidate *candidate) {
     for (uint32_t i = 0; candidate->format != FORMAT_F32 && i < 60; i++) {
         struct node node;
-        struct graph graph = {&node, 0, 1};
+        struct graph graph = {.nodes = &node, .capacity = 1};
         graph_input(&graph, (struct shape){pick(1, 20), pick(1, 20), pick(1, RESNET_MAX_CHANNELS)});
         node.in = node.out;
         node.kernel = node.stride = 1;
@@ -751,6 +941,36 @@ static void test_pool_layers(void **state) {
     each_candidate(pool_layers);
 }
 
+static void test_grouped_convolutions(void **state) {
+    (void)state;
+    each_candidate(grouped_convolutions);
+}
+
+static void test_dilated_convolutions(void **state) {
+    (void)state;
+    each_candidate(dilated_convolutions);
+}
+
+static void test_kept_layers(void **state) {
+    (void)state;
+    each_candidate(kept_layers);
+}
+
+static void test_float_means(void **state) {
+    (void)state;
+    each_candidate(float_means);
+}
+
+static void test_shortcut_layers(void **state) {
+    (void)state;
+    each_candidate(shortcut_layers);
+}
+
+static void test_scale_layers(void **state) {
+    (void)state;
+    each_candidate(scale_layers);
+}
+
 static void test_input_layers(void **state) {
     (void)state;
     each_candidate(input_layers);
@@ -760,7 +980,7 @@ static void test_input_layers(void **state) {
 
 /* Weights that the transform makes denormal become zeros, as in other layers (test_pack.c). */
 static void pack_denormals(const struct candidate *candidate) {
-    struct node node = conv_node((struct shape){4, 4, 16}, (struct conv){96, 3, 1, NO_NODE, false});
+    struct node node = conv_node((struct shape){4, 4, 16}, (struct conv){96, 3, 1, NO_NODE, false, 1, 1});
     uint32_t nr = candidate->kernels->nr;
     if (!candidate->winograd)
         return;
@@ -785,8 +1005,14 @@ int main(void) {
         cmocka_unit_test(test_random_convolutions),
         cmocka_unit_test(test_winograd_convolutions),
         cmocka_unit_test(test_large_convolutions),
+        cmocka_unit_test(test_grouped_convolutions),
+        cmocka_unit_test(test_dilated_convolutions),
+        cmocka_unit_test(test_kept_layers),
         cmocka_unit_test(test_linear_layers),
         cmocka_unit_test(test_pool_layers),
+        cmocka_unit_test(test_float_means),
+        cmocka_unit_test(test_shortcut_layers),
+        cmocka_unit_test(test_scale_layers),
         cmocka_unit_test(test_input_layers),
         cmocka_unit_test(test_winograd_drops_denormals),
     };

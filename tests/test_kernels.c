@@ -117,8 +117,22 @@ struct conv_case {
     enum numbers numbers;
 };
 
+/* Whether it is a case for group_tile. */
+static bool is_grouped(const struct conv_case *c) {
+    return c->tile.group != 0;
+}
+
 static uint32_t nr_of(const struct conv_case *c) {
-    return c->candidate->kernels->nr;
+    return is_grouped(c) ? c->candidate->kernels->group_nr : c->candidate->kernels->nr;
+}
+
+/* A panel has several groups, or a part of one. */
+static bool has_groups(const struct conv_case *c) {
+    return is_grouped(c) && c->tile.group < nr_of(c);
+}
+
+static void run_kernel(const struct conv_case *c, const struct conv_tile *tile) {
+    (is_grouped(c) ? c->candidate->kernels->group_tile : c->candidate->kernels->conv_tile)(tile);
 }
 
 /* What y is stored in. */
@@ -126,8 +140,14 @@ static enum format stored(const struct conv_case *c) {
     return c->tile.floats ? FORMAT_F32 : c->candidate->format;
 }
 
-static size_t x_words(const struct conv_tile *t) {
-    return (t->pixels - 1) * t->x_pixel + (t->rows - 1) * t->x_row + (t->columns - 1) * t->x_column + t->run;
+/* Words of an input pixel that a tile reads. */
+static size_t tap_words(const struct conv_case *c) {
+    return has_groups(c) ? c->tile.channels / c->tile.group * c->tile.run : c->tile.run;
+}
+
+static size_t x_words(const struct conv_case *c) {
+    const struct conv_tile *t = &c->tile;
+    return (t->pixels - 1) * t->x_pixel + (t->rows - 1) * t->x_row + (t->columns - 1) * t->x_column + tap_words(c);
 }
 
 static size_t y_pixel_words(const struct conv_case *c) {
@@ -162,7 +182,7 @@ static void fill_u8_head(const struct conv_case *c) {
 static void fill_case(const struct conv_case *c) {
     uint32_t nr = nr_of(c);
     enum format format = c->candidate->format;
-    fill(X, format, 0, x_words(&c->tile), c->numbers);
+    fill(X, format, 0, x_words(c), c->numbers);
     fill(RESIDUAL, format, 0, y_words(c), c->numbers);
     fill(PANEL, FORMAT_F32, 0, nr, c->numbers);
     if (format == FORMAT_U8)
@@ -177,7 +197,7 @@ static void fill_case(const struct conv_case *c) {
 static float *run_conv(const struct conv_case *c, enum side side) {
     struct conv_tile tile = c->tile;
     size_t y_count = y_words(c);
-    tile.x = place_copy(X, x_words(&tile), side);
+    tile.x = place_copy(X, x_words(c), side);
     tile.panel = place_copy(PANEL, panel_rows(c) * nr_of(c), side);
     tile.ahead = tile.panel;
     tile.y = place(Y, y_count, side);
@@ -189,19 +209,27 @@ static float *run_conv(const struct conv_case *c, enum side side) {
         for (uint32_t p = 0; p < tile.pixels; p++)
             memcpy(tile.y + p * tile.y_pixel, master[RESIDUAL] + p * tile.y_pixel, y_pixel_words(c) * sizeof(float));
     }
-    c->candidate->kernels->conv_tile(&tile);
+    run_kernel(c, &tile);
     return tile.y;
+}
+
+/* Where a tap has the weight of word k and channel n: row by row, but where a panel has groups. There, lane n ^ r of
+ * row r is channel n's, and it stands in the place of the word that it goes with. */
+static size_t weight_place(const struct conv_case *c, uint32_t k, uint32_t n) {
+    uint32_t run = c->tile.run;
+    return has_groups(c) ? (size_t)(k ^ n % run) * nr_of(c) + n / run * run + k : (size_t)k * nr_of(c) + n;
 }
 
 /* Call `visit` for each product of one output number: a word of weights, and the word of x that it goes with. */
 static void each_product(const struct conv_case *c, uint32_t p, uint32_t n,
                          void (*visit)(void *sum, const float *x, const float *w), void *sum) {
     const struct conv_tile *t = &c->tile;
-    const float *w = master[PANEL] + head_rows(c) * nr_of(c) + n;
+    const float *w = master[PANEL] + head_rows(c) * nr_of(c);
+    const float *x = master[X] + p * t->x_pixel + (has_groups(c) ? n / t->group * t->run : 0);
     for (uint32_t i = 0; i < t->rows; i++)
-        for (uint32_t j = 0; j < t->columns; j++)
-            for (uint32_t k = 0; k < t->run; k++, w += nr_of(c))
-                visit(sum, master[X] + p * t->x_pixel + i * t->x_row + j * t->x_column + k, w);
+        for (uint32_t j = 0; j < t->columns; j++, w += t->run * nr_of(c))
+            for (uint32_t k = 0; k < t->run; k++)
+                visit(sum, x + i * t->x_row + j * t->x_column + k, w + weight_place(c, k, n));
 }
 
 /* ---- f32 and bf16 ---- */
@@ -263,10 +291,11 @@ static void check_value(const struct conv_case *c, const float *y, uint32_t p, u
     double got = number_at(stored(c), y + p * c->tile.y_pixel, n), wanted;
     bool good = (c->candidate->format == FORMAT_U8 ? is_right_u8 : is_right)(c, p, n, got, &wanted);
     if (!good)
-        print_error("%s: pixel %u of %u, channel %u of %u, window %ux%ux%u, residual %d, relu %d, floats %d: %.9g, not "
+        print_error("%s: groups of %u, pixel %u of %u, channel %u of %u, window %ux%ux%u, residual %d, relu %d, floats "
+                    "%d: %.9g, not "
                     "%.9g\n",
-                    c->candidate->name, p, c->tile.pixels, n, c->tile.channels, c->tile.rows, c->tile.columns,
-                    c->tile.run, (int)c->residual, c->tile.relu, c->tile.floats, got, wanted);
+                    c->candidate->name, c->tile.group, p, c->tile.pixels, n, c->tile.channels, c->tile.rows,
+                    c->tile.columns, c->tile.run, (int)c->residual, c->tile.relu, c->tile.floats, got, wanted);
     assert_true(good);
 }
 
@@ -330,6 +359,45 @@ static struct conv_case make_case(const struct candidate *candidate, struct wind
     return (struct conv_case){candidate, tile, floats ? NO_RESIDUAL : r.residual, numbers};
 }
 
+/* The same of a convolution in groups of so many channels; `channels` become whole groups, where a panel has them. */
+static struct conv_case make_grouped(const struct candidate *candidate, uint32_t group, struct window w,
+                                     struct result r, enum numbers numbers) {
+    w.run = group / word_numbers(candidate->format);
+    w.gap += w.run * (candidate->kernels->group_nr / group); /* at least the words that are not in `run` */
+    r.channels = group < candidate->kernels->group_nr ? (r.channels + group - 1) / group * group : r.channels;
+    struct conv_case c = make_case(candidate, w, r, numbers);
+    c.tile.group = group;
+    return c;
+}
+
+static const uint32_t groups[] = {4, 8, 16, 48}; /* channels */
+
+static void random_groups(const struct candidate *candidate) {
+    static const uint32_t side[] = {1, 2, 3, 3, 3, 7};
+    for (int i = 0; i < random_shapes(); i++) {
+        struct window w = {side[pick(0, 5)], side[pick(0, 5)], 0, pick(1, 3), pick(0, 1) * pick(1, 20)};
+        struct result r = {pick(1, candidate->kernels->mr), pick(1, candidate->kernels->group_nr),
+                           pick(0, 1) * pick(1, 20), (enum residual)pick(NO_RESIDUAL, IN_PLACE),
+                           (enum finish)pick(LINEAR, FLOATS)};
+        struct conv_case c =
+            make_grouped(candidate, groups[pick(0, COUNT(groups) - 1)], w, r, (enum numbers)pick(INTEGERS, FRACTIONS));
+        check_case(&c);
+    }
+}
+
+/* Every count of pixels and channels with every ending, dense. */
+static void edge_groups(const struct candidate *candidate) {
+    for (size_t g = 0; g < COUNT(groups); g++)
+        for (uint32_t pixels = 1; pixels <= candidate->kernels->mr; pixels++)
+            for (uint32_t channels = 1; channels <= candidate->kernels->group_nr; channels++)
+                for (uint32_t ending = 0; ending < 9; ending++) {
+                    struct result r = {pixels, channels, 0, (enum residual)(ending % 3), (enum finish)(ending / 3)};
+                    struct conv_case c =
+                        make_grouped(candidate, groups[g], (struct window){3, 3, 0, 1, 0}, r, FRACTIONS);
+                    check_case(&c);
+                }
+}
+
 static void random_convolutions(const struct candidate *candidate) {
     const int shapes = random_shapes();
     const uint32_t mr = candidate->kernels->mr, nr = candidate->kernels->nr;
@@ -390,6 +458,12 @@ static void test_edge_windows(void **state) {
     each_candidate(edge_windows);
 }
 
+static void test_groups(void **state) {
+    (void)state;
+    each_candidate(edge_groups);
+    each_candidate(random_groups);
+}
+
 /* ---- Convolution: what the tile's size must not change ---- */
 
 #define MOST_Y (64 * 64) /* words of a dense tile */
@@ -411,8 +485,18 @@ static void check_part(const struct conv_case *whole, const float *wanted, uint3
     part.panel = part.ahead = master[PANEL];
     part.residual = t->floats ? NULL : master[RESIDUAL] + first * t->y_pixel;
     part.y = y;
-    whole->candidate->kernels->conv_tile(&part);
+    run_kernel(whole, &part);
     assert_memory_equal(y, wanted + first * t->y_pixel, pixels * t->y_pixel * sizeof(float));
+}
+
+/* Every part of a tile. */
+static void check_parts(const struct conv_case *whole) {
+    float wanted[MOST_Y];
+    uint32_t all = whole->tile.pixels;
+    run_whole(whole, wanted);
+    for (uint32_t pixels = 1; pixels <= all; pixels++)
+        for (uint32_t first = 0; first + pixels <= all; first++)
+            check_part(whole, wanted, first, pixels);
 }
 
 static void splits_of_a_tile(const struct candidate *candidate) {
@@ -421,11 +505,17 @@ static void splits_of_a_tile(const struct candidate *candidate) {
         struct window w = {pick(1, 3), pick(1, 3), pick(1, 40), pick(1, 2), 0};
         struct result r = {mr, i % 2 ? nr : pick(1, nr), 0, APART, (enum finish)(i % 3)};
         struct conv_case c = make_case(candidate, w, r, FRACTIONS);
-        float wanted[MOST_Y];
-        run_whole(&c, wanted);
-        for (uint32_t pixels = 1; pixels <= mr; pixels++)
-            for (uint32_t first = 0; first + pixels <= mr; first++)
-                check_part(&c, wanted, first, pixels);
+        check_parts(&c);
+    }
+}
+
+static void splits_of_groups(const struct candidate *candidate) {
+    for (uint32_t i = 0; i < 6 * COUNT(groups); i++) {
+        struct window w = {pick(1, 3), pick(1, 3), 0, pick(1, 2), 0};
+        struct result r = {candidate->kernels->mr, pick(1, candidate->kernels->group_nr), 0, APART,
+                           (enum finish)(i % 3)};
+        struct conv_case c = make_grouped(candidate, groups[i % COUNT(groups)], w, r, FRACTIONS);
+        check_parts(&c);
     }
 }
 
@@ -446,6 +536,7 @@ static void narrow_panels(const struct candidate *candidate) {
 static void test_result_does_not_depend_on_the_tile(void **state) {
     (void)state;
     each_candidate(splits_of_a_tile);
+    each_candidate(splits_of_groups);
     each_candidate(narrow_panels);
 }
 
@@ -462,7 +553,7 @@ static struct conv_case one_product(const struct candidate *candidate, uint32_t 
     struct result r = {candidate->kernels->mr, channels, 0, APART, finish};
     struct conv_case c = make_case(candidate, (struct window){1, 1, 1, 1, 0}, r, INTEGERS);
     fill_case(&c);
-    fill_with(X, candidate->format, 0, x_words(&c.tile), x);
+    fill_with(X, candidate->format, 0, x_words(&c), x);
     fill_with(PANEL, candidate->format, head_rows(&c) * nr_of(&c), panel_rows(&c) * nr_of(&c), 1);
     return c;
 }
@@ -716,18 +807,28 @@ struct pool_case {
 };
 
 static size_t pool_words(const struct pool_case *c) {
-    return c->window.channels / word_numbers(c->candidate->format);
+    uint32_t numbers = word_numbers(c->candidate->format);
+    return (c->window.channels + numbers - 1) / numbers;
 }
 
 static size_t pool_x_words(const struct pool_case *c) {
     return (c->window.rows - 1) * c->window.x_row + (c->window.columns - 1) * c->window.x_pixel + pool_words(c);
 }
 
+/* Words of the result, and what it is stored in. */
+static size_t pool_y_words(const struct pool_case *c) {
+    return c->window.floats ? c->window.channels : pool_words(c);
+}
+
+static enum format pool_stored(const struct pool_case *c) {
+    return c->window.floats ? FORMAT_F32 : c->candidate->format;
+}
+
 static const float *run_pool(pool_kernel *kernel, const struct pool_case *c, enum side side) {
     struct pool_window w = c->window;
     w.x = place_copy(X, pool_x_words(c), side);
-    w.y = place(Y, pool_words(c), side);
-    fill_canary(w.y, pool_words(c));
+    w.y = place(Y, pool_y_words(c), side);
+    fill_canary(w.y, pool_y_words(c));
     kernel(&w);
     return w.y;
 }
@@ -754,27 +855,35 @@ static bool mean_is_right(const struct pool_case *c, double got, uint32_t channe
     for (uint32_t i = 0; i < c->window.rows; i++)
         for (uint32_t j = 0; j < c->window.columns; j++)
             add_term(&sum, tap_at(c, i, j, channel));
-    if (c->candidate->format == FORMAT_U8)
-        return got == round_to_u8((float)sum.value * c->window.scale);
+    if (c->candidate->format == FORMAT_U8) {
+        float product = (float)sum.value * c->window.scale, mean = product + c->window.offset;
+        return got == (c->window.floats ? (double)mean : round_to_u8(mean));
+    }
+    double mean = sum.value / sum.terms + (double)c->window.offset;
     bool exact = c->numbers == INTEGERS && (sum.terms & (sum.terms - 1)) == 0;
-    double limit = exact ? 0 : 2 * (sum.terms + 2) * UNIT * sum.magnitude / sum.terms;
-    return is_near(c->candidate->format, got, sum.value / sum.terms, limit);
+    double limit = 2 * (sum.terms + 2) * UNIT * sum.magnitude / sum.terms + UNIT * fabs(mean);
+    return is_near(pool_stored(c), got, mean, exact ? 0 : limit);
 }
 
 static void check_pool(const struct pool_case *c, pool_kernel *kernel,
                        bool (*check)(const struct pool_case *c, double got, uint32_t channel)) {
-    float first[512];
+    float first[1024];
     const float *y = run_pool(kernel, c, AT_END);
     for (uint32_t channel = 0; channel < c->window.channels; channel++)
-        assert_true(check(c, number_at(c->candidate->format, y, channel), channel));
-    memcpy(first, y, pool_words(c) * sizeof *y);
-    assert_memory_equal(run_pool(kernel, c, AT_START), first, pool_words(c) * sizeof *y);
+        assert_true(check(c, number_at(pool_stored(c), y, channel), channel));
+    memcpy(first, y, pool_y_words(c) * sizeof *y);
+    assert_memory_equal(run_pool(kernel, c, AT_START), first, pool_y_words(c) * sizeof *y);
 }
 
 static void check_pools(const struct pool_case *c) {
     fill(X, c->candidate->format, 0, pool_x_words(c), c->numbers);
     check_pool(c, c->candidate->kernels->max_window, max_is_right);
     check_pool(c, c->candidate->kernels->mean_window, mean_is_right);
+    struct pool_case floats = *c; /* of any count of channels */
+    floats.window.floats = true;
+    floats.window.channels -= pick(0, word_numbers(c->candidate->format) - 1);
+    floats.window.offset = rintf(test_float(&generator, -100, 100));
+    check_pool(&floats, c->candidate->kernels->mean_window, mean_is_right);
 }
 
 /* A window of so many words. */
@@ -830,6 +939,95 @@ static void test_edge_pools(void **state) {
     (void)state;
     each_candidate(edge_pools);
     each_candidate(infinite_pools);
+}
+
+/* ---- Gates ---- */
+
+struct gate_case {
+    const struct candidate *candidate;
+    struct gated_row row; /* no pointers yet */
+    bool in_place;
+    enum numbers numbers;
+};
+
+/* From the first pixel's first word to the last pixel's last. */
+static size_t row_words(const struct gate_case *c, size_t pixel) {
+    return (c->row.pixels - 1) * pixel + c->row.channels / word_numbers(c->candidate->format);
+}
+
+static const float *run_gate(const struct gate_case *c, enum side side) {
+    struct gated_row row = c->row;
+    size_t words = c->row.channels / word_numbers(c->candidate->format), count = row_words(c, row.y_pixel);
+    row.x = place_copy(X, row_words(c, row.x_pixel), side);
+    row.gate = place_copy(BIAS, row.channels, side);
+    row.residual = place_copy(RESIDUAL, row_words(c, row.residual_pixel), side);
+    row.y = place(Y, count, side);
+    fill_canary(row.y, count);
+    for (uint32_t p = 0; c->in_place && p < row.pixels; p++)
+        memcpy(row.y + p * row.y_pixel, row.residual + p * row.residual_pixel, words * sizeof(float));
+    if (c->in_place)
+        row.residual = row.y;
+    c->candidate->kernels->gate_row(&row);
+    return row.y;
+}
+
+/* The formula above struct gated_row; in f32 its product and its sum round once each. */
+static bool gate_is_right(const struct gate_case *c, double got, uint32_t p, uint32_t n) {
+    enum format format = c->candidate->format;
+    double x = number_at(format, master[X] + p * c->row.x_pixel, n);
+    double residual = number_at(format, master[RESIDUAL] + p * c->row.residual_pixel, n);
+    float gate = master[BIAS][n];
+    if (format == FORMAT_U8) {
+        float product = ((float)x - c->row.x_zero) * (gate * c->row.scale);
+        float scaled = (float)residual * c->row.residual_scale, sum = product + scaled;
+        return got == round_to_u8(sum + c->row.offset);
+    }
+    double product = x * (double)gate, sum = product + residual;
+    double limit = c->numbers == INTEGERS ? 0 : 2 * UNIT * (fabs(product) + fabs(sum));
+    return is_near(format, got, sum < 0 ? 0 : sum, limit);
+}
+
+static void check_gate(const struct gate_case *c) {
+    static float first[1U << 14];
+    const struct gated_row *row = &c->row;
+    enum format format = c->candidate->format;
+    size_t count = row_words(c, row->y_pixel);
+    fill(X, format, 0, row_words(c, row->x_pixel), c->numbers);
+    fill(BIAS, FORMAT_F32, 0, row->channels, c->numbers);
+    fill(RESIDUAL, format, 0, row_words(c, row->residual_pixel), c->numbers);
+    const float *y = run_gate(c, AT_END);
+    for (size_t at = 0; at < count; at++) {
+        uint32_t p = (uint32_t)(at / row->y_pixel), word = (uint32_t)(at % row->y_pixel), each = word_numbers(format);
+        for (uint32_t n = word * each; n < (word + 1) * each; n++)
+            assert_true(n < row->channels ? gate_is_right(c, number_at(format, y + p * row->y_pixel, n), p, n)
+                                          : is_canary(y + at));
+    }
+    memcpy(first, y, count * sizeof *y);
+    assert_memory_equal(run_gate(c, AT_START), first, count * sizeof *y);
+}
+
+static void gated_rows(const struct candidate *candidate) {
+    for (uint32_t i = 0; i < 1000; i++) {
+        uint32_t words = 1 + i % 40;
+        struct gate_case c = {.candidate = candidate, .in_place = pick(0, 1), .numbers = (enum numbers)pick(0, 1)};
+        c.row = (struct gated_row){.x_pixel = words + pick(0, 1) * pick(1, 20),
+                                   .residual_pixel = words + pick(0, 1) * pick(1, 20),
+                                   .y_pixel = words + pick(0, 1) * pick(1, 20),
+                                   .pixels = pick(1, 9),
+                                   .channels = words * word_numbers(candidate->format),
+                                   .x_zero = (float)pick(0, 255),
+                                   .scale = test_float(&generator, 0, 2),
+                                   .residual_scale = test_float(&generator, 0, 2),
+                                   .offset = test_float(&generator, -100, 200)};
+        if (c.in_place)
+            c.row.residual_pixel = c.row.y_pixel;
+        check_gate(&c);
+    }
+}
+
+static void test_gates(void **state) {
+    (void)state;
+    each_candidate(gated_rows);
 }
 
 /* ---- Conversion from f32 ---- */
@@ -888,7 +1086,8 @@ static void test_conversions(void **state) {
 static void sane_candidate(const struct candidate *candidate) {
     const struct format_kernels *k = candidate->kernels;
     assert_true(k->mr >= 1 && k->nr >= 4 && k->nr % 4 == 0);
-    assert_true(k->conv_tile && k->max_window && k->mean_window && k->convert);
+    assert_true(k->group_nr == 4 || k->group_nr == 8 || k->group_nr == 16); /* whole groups, or a part of one */
+    assert_true(k->conv_tile && k->group_tile && k->max_window && k->mean_window && k->gate_row && k->convert);
     assert_true(!candidate->winograd || (candidate->winograd->input && candidate->winograd->output));
     assert_true(!candidate->winograd || candidate->winograd->products->nr == k->nr);
     assert_true(k->ops_a_round >= 2);
@@ -949,11 +1148,13 @@ int main(void) {
         cmocka_unit_test(test_edge_tiles),
         cmocka_unit_test(test_edge_windows),
         cmocka_unit_test(test_random_convolutions),
+        cmocka_unit_test(test_groups),
         cmocka_unit_test(test_result_does_not_depend_on_the_tile),
         cmocka_unit_test(test_special_numbers),
         cmocka_unit_test(test_winograd_transforms),
         cmocka_unit_test(test_edge_pools),
         cmocka_unit_test(test_random_pools),
+        cmocka_unit_test(test_gates),
         cmocka_unit_test(test_conversions),
         cmocka_unit_test(test_peak),
     };

@@ -142,22 +142,11 @@ static void test_labels_of_any_kind(void **state) {
 }
 
 static resnet_config random_config(struct test_random *random) {
-    uint32_t stages = test_between(random, 1, 4);
-    resnet_config config = {
-        .block = (resnet_block)test_between(random, 1, 2),
-        .base_width = test_between(random, 1, 9),
-        .groups = 1,
-        .width_per_group = test_between(random, 64, 130),
-        .stride_at = (resnet_stride_at)test_below(random, 2),
-        .in_channels = test_between(random, 1, 16),
-        .height = test_between(random, 1, 16384),
-        .width = test_between(random, 1, 16384),
-        .classes = test_between(random, 1, 20),
-        .precision = (resnet_precision)test_between(random, 1, 3),
-        .bn_epsilon = test_float(random, 1e-6F, 1),
-    };
-    for (uint32_t stage = 0; stage < stages; stage++)
-        config.blocks[stage] = test_between(random, 1, 3);
+    resnet_config config = test_any_config(random);
+    config.height = test_between(random, 1, 16384);
+    config.width = test_between(random, 1, 16384);
+    config.precision = (resnet_precision)test_between(random, 1, 3);
+    config.bn_epsilon = test_float(random, 1e-6F, 1);
     return config;
 }
 
@@ -492,21 +481,23 @@ static const struct malformed {
     {"file_size 2^64 - 1", 16, 8, UINT64_MAX, SEALED, RESNET_ERROR_MODEL, "header says 18446744073709551615"},
     {"flag 0", 28, 4, 1, SEALED, RESNET_ERROR_UNSUPPORTED, "flags"},
     {"flag 31", 28, 4, 0x80000000, SEALED, RESNET_ERROR_UNSUPPORTED, "flags"},
-    {"block kind 0", 32, 1, 0, SEALED, RESNET_ERROR_MODEL, "block kind 0"},
-    {"block kind 3", 32, 1, 3, SEALED, RESNET_ERROR_MODEL, "block kind 3"},
-    {"block kind 255", 32, 1, 255, SEALED, RESNET_ERROR_MODEL, "block kind 255"},
-    {"stride place 2", 33, 1, 2, SEALED, RESNET_ERROR_MODEL, "stride place 2"},
-    {"stride place 255", 33, 1, 255, SEALED, RESNET_ERROR_MODEL, "stride place 255"},
-    {"a deep stem", 34, 1, 1, SEALED, RESNET_ERROR_UNSUPPORTED, "stem kind 1"},
-    {"a tiered stem", 34, 1, 2, SEALED, RESNET_ERROR_UNSUPPORTED, "stem kind 2"},
-    {"a CIFAR stem", 34, 1, 3, SEALED, RESNET_ERROR_UNSUPPORTED, "stem kind 3"},
-    {"stem kind 255", 34, 1, 255, SEALED, RESNET_ERROR_UNSUPPORTED, "stem kind 255"},
-    {"an average pool in the shortcut", 35, 1, 1, SEALED, RESNET_ERROR_UNSUPPORTED, "shortcut kind"},
-    {"a shortcut of option A", 35, 1, 2, SEALED, RESNET_ERROR_UNSUPPORTED, "shortcut kind"},
-    {"shortcut kind 255", 35, 1, 255, SEALED, RESNET_ERROR_UNSUPPORTED, "shortcut kind"},
-    {"squeeze-and-excitation", 36, 1, 1, SEALED, RESNET_ERROR_UNSUPPORTED, "attention kind"},
-    {"a sigmoid head", 37, 1, 1, SEALED, RESNET_ERROR_UNSUPPORTED, "head kind"},
-    {"no head", 37, 1, 2, SEALED, RESNET_ERROR_UNSUPPORTED, "head kind"},
+    {"block kind 0", 32, 1, 0, SEALED, RESNET_ERROR_MODEL, "block kind (1 basic, 2 bottleneck): 0"},
+    {"block kind 3", 32, 1, 3, SEALED, RESNET_ERROR_MODEL, "block kind (1 basic, 2 bottleneck): 3"},
+    {"block kind 255", 32, 1, 255, SEALED, RESNET_ERROR_MODEL, "block kind (1 basic, 2 bottleneck): 255"},
+    {"stride place 2", 33, 1, 2, SEALED, RESNET_ERROR_MODEL, "stride place (0 the 3x3, 1 the first 1x1): 2"},
+    {"stride place 255", 33, 1, 255, SEALED, RESNET_ERROR_MODEL, "the first 1x1): 255"},
+    {"a deep stem", 34, 1, 1, SEALED, RESNET_ERROR_UNSUPPORTED, "a deep stem of base width 4"},
+    {"a tiered stem", 34, 1, 2, SEALED, RESNET_ERROR_UNSUPPORTED, "a deep stem of base width 4"},
+    {"a CIFAR stem", 34, 1, 3, SEALED, RESNET_ERROR_MODEL, "bytes where the network"},
+    {"stem kind 4", 34, 1, 4, SEALED, RESNET_ERROR_MODEL, "stem kind: 4"},
+    {"stem kind 255", 34, 1, 255, SEALED, RESNET_ERROR_MODEL, "stem kind: 255"},
+    {"shortcut kind 3", 35, 1, 3, SEALED, RESNET_ERROR_MODEL, "shortcut kind: 3"},
+    {"shortcut kind 255", 35, 1, 255, SEALED, RESNET_ERROR_MODEL, "shortcut kind: 255"},
+    {"squeeze-and-excitation without a width", 36, 1, 1, SEALED, RESNET_ERROR_MODEL, "attention width: 0"},
+    {"attention kind 2", 36, 1, 2, SEALED, RESNET_ERROR_MODEL, "attention kind: 2"},
+    {"no head, but classes", 37, 1, 2, SEALED, RESNET_ERROR_MODEL, "classes of a network without a head: 2"},
+    {"head kind 3", 37, 1, 3, SEALED, RESNET_ERROR_MODEL, "head kind: 3"},
+    {"head kind 255", 37, 1, 255, SEALED, RESNET_ERROR_MODEL, "head kind: 255"},
     {"bf16 in an f32 file", 38, 1, 1, SEALED, RESNET_ERROR_MODEL, "bytes where the network"},
     {"int8 in an f32 file", 38, 1, 2, SEALED, RESNET_ERROR_MODEL, "is neither int8 (0) nor f32 (1)"},
     {"precision 3", 38, 1, 3, SEALED, RESNET_ERROR_MODEL, "weights are stored as f32, bf16 or int8"},
@@ -527,12 +518,14 @@ static const struct malformed {
     {"base width 4097", 56, 4, 4097, SEALED, RESNET_ERROR_MODEL, "base width: 4097"},
     {"base width 5", 56, 4, 5, SEALED, RESNET_ERROR_MODEL, "bytes where the network"},
     {"base width 4096", 56, 4, 4096, SEALED, RESNET_ERROR_MODEL, "takes more than 1073741824 bytes"},
-    {"groups 0", 60, 4, 0, SEALED, RESNET_ERROR_UNSUPPORTED, "0 groups"},
-    {"groups 32", 60, 4, 32, SEALED, RESNET_ERROR_UNSUPPORTED, "32 groups"},
+    {"groups 0", 60, 4, 0, SEALED, RESNET_ERROR_MODEL, "groups: 0"},
+    {"groups 32", 60, 4, 32, SEALED, RESNET_ERROR_UNSUPPORTED, "32 groups in basic blocks"},
+    {"groups 4097", 60, 4, 4097, SEALED, RESNET_ERROR_MODEL, "groups: 4097"},
     {"width per group 0", 64, 4, 0, SEALED, RESNET_ERROR_MODEL, "width per group: 0"},
     {"width per group 4097", 64, 4, 4097, SEALED, RESNET_ERROR_MODEL, "width per group: 4097"},
-    {"output stride 8", 68, 4, 8, SEALED, RESNET_ERROR_UNSUPPORTED, "output stride"},
-    {"output stride 2^31", 68, 4, 0x80000000, SEALED, RESNET_ERROR_UNSUPPORTED, "output stride"},
+    {"output stride 8", 68, 4, 8, SEALED, RESNET_ERROR_UNSUPPORTED, "output stride 8: only networks of four"},
+    {"output stride 32", 68, 4, 32, SEALED, RESNET_ERROR_MODEL, "output stride 32 is neither"},
+    {"output stride 2^31", 68, 4, 0x80000000, SEALED, RESNET_ERROR_MODEL, "output stride 2147483648 is neither"},
     {"no input channels", 72, 4, 0, SEALED, RESNET_ERROR_MODEL, "input channels: 0"},
     {"17 input channels", 72, 4, 17, SEALED, RESNET_ERROR_MODEL, "input channels: 17"},
     {"2^32 - 1 input channels", 72, 4, UINT32_MAX, SEALED, RESNET_ERROR_MODEL, "input channels: 4294967295"},
@@ -559,7 +552,7 @@ static const struct malformed {
     {"labels beyond the file", 96, 4, 1U << 24, SEALED, RESNET_ERROR_MODEL, "bytes where the network"},
     {"2^24 + 1 bytes of labels", 96, 4, (1U << 24) + 1, SEALED, RESNET_ERROR_MODEL, "16777217 bytes of labels"},
     {"2^32 - 1 bytes of labels", 96, 4, UINT32_MAX, SEALED, RESNET_ERROR_MODEL, "4294967295 bytes of labels"},
-    {"attention width 1", 100, 4, 1, SEALED, RESNET_ERROR_UNSUPPORTED, "attention width"},
+    {"attention width 1", 100, 4, 1, SEALED, RESNET_ERROR_MODEL, "attention width: 1"},
     {"reserved 0", 104, 4, 1, SEALED, RESNET_ERROR_UNSUPPORTED, "reserved field (header byte 104)"},
     {"reserved 1", 108, 4, 1, SEALED, RESNET_ERROR_UNSUPPORTED, "reserved field (header byte 108)"},
     {"reserved 2", 112, 4, 1, SEALED, RESNET_ERROR_UNSUPPORTED, "reserved field (header byte 112)"},
@@ -666,6 +659,46 @@ static void test_malformed_int8(void **state) {
     check_malformed(&bytes, cases, COUNT(cases));
 }
 
+/* Attention of an int8 file is f32: fc1 of the only block is the fourth layer with tensors, fc2 the fifth. */
+static void test_malformed_attention(void **state) {
+    (void)state;
+    static const struct malformed cases[] = {
+        {"fc1 in int8", 323, 1, 0, SEALED, RESNET_ERROR_MODEL, "layer1.0.se.fc1: kind 0, int8; attention"},
+        {"fc2 in int8", 324, 1, 0, SEALED, RESNET_ERROR_MODEL, "layer1.0.se.fc2: kind 0, int8; attention"},
+        {"fc1 of kind 2", 323, 1, 2, SEALED, RESNET_ERROR_MODEL, "layer1.0.se.fc1: kind 2 is neither"},
+        {"no attention", 36, 1, 0, SEALED, RESNET_ERROR_MODEL, "attention width: 3 is not between 0 and 0"},
+        {"another attention width", 100, 4, 33, SEALED, RESNET_ERROR_MODEL, "bytes where the network"},
+    };
+    resnet_config config = test_tiny_config();
+    config.attention = RESNET_ATTENTION_SE;
+    config.attention_width = 3;
+    config.precision = RESNET_PRECISION_INT8;
+    struct test_bytes bytes = test_model_file(&config, &(struct test_content){.labels = LABELS});
+    expect(&bytes, RESNET_OK, "", "attention");
+    check_malformed(&bytes, cases, COUNT(cases));
+}
+
+static void change_activation(void *context, const struct test_tensor *tensor) {
+    struct test_bytes *bytes = context;
+    if (strcmp(tensor->name, "activation") == 0 && strcmp(tensor->node->name, "layer1.0.se.fc1") == 0)
+        expect_poisoned(bytes, tensor, 0, 2, "it must be 1");
+}
+
+static void test_attention_has_one_scale(void **state) {
+    (void)state;
+    resnet_config config = test_tiny_config();
+    struct graph graph;
+    resnet_allocator allocator = memory_allocator(NULL);
+    config.attention = RESNET_ATTENTION_SE;
+    config.attention_width = 3;
+    config.precision = RESNET_PRECISION_INT8;
+    struct test_bytes bytes = test_model_file(&config, &(struct test_content){0});
+    assert_int_equal(graph_build(&graph, &config, (struct shape){8, 8, 3}, &allocator, NULL), RESNET_OK);
+    test_each_tensor(&(struct test_layout){&graph, 0, RESNET_PRECISION_INT8, 0}, change_activation, &bytes);
+    free_graph(&graph);
+    test_bytes_free(&bytes);
+}
+
 /* What takes more than one field. */
 
 static void size_one_less(struct test_bytes *bytes) {
@@ -697,6 +730,22 @@ static void empty_bottleneck(struct test_bytes *bytes) {
 }
 static void another_block(struct test_bytes *bytes) {
     bytes->data[32] = RESNET_BLOCK_BOTTLENECK;
+}
+static void wrapped_groups(struct test_bytes *bytes) { /* of 2^20 channels each: 2^32 in all */
+    bytes->data[32] = RESNET_BLOCK_BOTTLENECK;
+    test_put_u32(bytes->data + 56, 4096);
+    test_put_u32(bytes->data + 60, 4096);
+    test_put_u32(bytes->data + 64, 4096);
+    for (size_t stage = 1; stage < 4; stage++)
+        test_put_u32(bytes->data + 40 + 4 * stage, 1);
+}
+static void squeezed(struct test_bytes *bytes) {
+    bytes->data[36] = RESNET_ATTENTION_SE;
+    test_put_u32(bytes->data + 100, 4096);
+}
+static void headless(struct test_bytes *bytes) {
+    bytes->data[37] = RESNET_HEAD_NONE;
+    test_put_u32(bytes->data + 84, 0);
 }
 static void header_only(struct test_bytes *bytes) {
     bytes->size = HEADER;
@@ -730,10 +779,13 @@ static void test_malformed_in_several_places(void **state) {
         {"the largest of everything", biggest_of_all, RESNET_ERROR_MODEL, "takes more than 1073741824 bytes"},
         {"4096 blocks", long_and_thin, RESNET_ERROR_MODEL, "where the network that its header names takes"},
         {"a bottleneck of no width", empty_bottleneck, RESNET_ERROR_MODEL, "leave a bottleneck empty"},
+        {"more groups than fit 32 bits", wrapped_groups, RESNET_ERROR_MODEL, "at most 2097152 channels in all"},
+        {"attention in a file without", squeezed, RESNET_ERROR_MODEL, "where the network"},
+        {"labels without a head", headless, RESNET_ERROR_MODEL, "where the network"},
         {"bottlenecks in a basic file", another_block, RESNET_ERROR_MODEL, "where the network"},
         {"a header alone", header_only, RESNET_ERROR_MODEL, "has 256 bytes where the network"},
         {"ones", all_ones, RESNET_ERROR_UNSUPPORTED, "flags"},
-        {"zeros", all_zeros, RESNET_ERROR_MODEL, "block kind 0"},
+        {"zeros", all_zeros, RESNET_ERROR_MODEL, "bottleneck): 0"},
         {"a big-endian file", swapped, RESNET_ERROR_MODEL, "format version 16777216"},
     };
     struct test_bytes bytes = tiny();
@@ -744,6 +796,19 @@ static void test_malformed_in_several_places(void **state) {
         expect(&changed, changes[i].status, changes[i].message, changes[i].name);
         test_bytes_free(&changed);
     }
+    test_bytes_free(&bytes);
+}
+
+static void test_no_labels_without_a_head(void **state) {
+    (void)state;
+    resnet_config config = test_tiny_config();
+    config.head = RESNET_HEAD_NONE;
+    config.classes = 0;
+    struct test_bytes bytes = test_model_file(&config, &(struct test_content){0});
+    expect(&bytes, RESNET_OK, "", "no head");
+    test_bytes_free(&bytes);
+    bytes = test_model_file(&config, &(struct test_content){.labels = LABELS});
+    expect(&bytes, RESNET_ERROR_MODEL, "2 labels, each with a line feed, for 0 classes", "labels without a head");
     test_bytes_free(&bytes);
 }
 
@@ -966,8 +1031,11 @@ int main(void) {
         cmocka_unit_test(test_malformed),
         cmocka_unit_test(test_malformed_bf16),
         cmocka_unit_test(test_malformed_int8),
+        cmocka_unit_test(test_malformed_attention),
+        cmocka_unit_test(test_attention_has_one_scale),
         cmocka_unit_test(test_malformed_in_several_places),
         cmocka_unit_test(test_wrong_label_blocks),
+        cmocka_unit_test(test_no_labels_without_a_head),
         cmocka_unit_test(test_text_mode_shows),
         cmocka_unit_test(test_too_much_memory),
         cmocka_unit_test(test_file_loads),

@@ -43,6 +43,24 @@ static void test_image_is_the_file_of_the_format(void **state) {
     test_bytes_free(&file);
 }
 
+/* Size and checksums come last; all else of any member's header is there. */
+static void test_header_of_any_member(void **state) {
+    (void)state;
+    resnet_preprocess how = {.resize = 9, .mean = {.1F, .2F, .3F}, .std = {1, 2, 3}};
+    struct test_random random = {3};
+    for (int i = 0; i < 200; i++) {
+        resnet_config config = test_any_config(&random);
+        struct model_image image = {.allocator = memory_allocator(NULL)};
+        uint8_t header[256];
+        config.precision = (resnet_precision)test_between(&random, 1, 3);
+        model_image_header(&image, &config, &how, NULL, 0);
+        test_header(header, &config, &how, 0);
+        assert_int_equal(image.size, sizeof header);
+        assert_memory_equal(image.bytes, header, sizeof header);
+        model_image_free(&image);
+    }
+}
+
 static void test_tensors_are_rounded_and_padded(void **state) {
     (void)state;
     static const float values[] = {1, -2.5F, 1.00390625F, 1.01171875F}; /* the last two lie between two bf16 */
@@ -81,6 +99,7 @@ static void test_refused_memory_is_told_at_the_end(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_image_is_the_file_of_the_format),
+        cmocka_unit_test(test_header_of_any_member),
         cmocka_unit_test(test_tensors_are_rounded_and_padded),
         cmocka_unit_test(test_refused_memory_is_told_at_the_end),
     };

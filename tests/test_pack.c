@@ -15,13 +15,30 @@
 #define HALF_ULP (0x1p-24L * 1.000001L)
 
 static struct node conv_node(uint32_t in, uint32_t out, uint32_t kernel) {
-    return (struct node){
-        .op = OP_CONV, .kernel = kernel, .in = {1, 1, in}, .out = {1, 1, out}, .residual = NO_NODE, .name = "conv"};
+    return (struct node){.op = OP_CONV,
+                         .kernel = kernel,
+                         .groups = 1,
+                         .in = {1, 1, in},
+                         .out = {1, 1, out},
+                         .residual = NO_NODE,
+                         .name = "conv"};
+}
+
+/* With `width` channels in each group. */
+static struct node grouped_node(uint32_t groups, uint32_t width, uint32_t kernel) {
+    struct node node = conv_node(groups * width, groups * width, kernel);
+    node.groups = groups;
+    return node;
 }
 
 static struct node linear_node(uint32_t in, uint32_t out) {
-    return (struct node){
-        .op = OP_LINEAR, .kernel = 1, .in = {1, 1, in}, .out = {1, 1, out}, .residual = NO_NODE, .name = "fc"};
+    return (struct node){.op = OP_LINEAR,
+                         .kernel = 1,
+                         .groups = 1,
+                         .in = {1, 1, in},
+                         .out = {1, 1, out},
+                         .residual = NO_NODE,
+                         .name = "fc"};
 }
 
 static float *random_block(const struct node *node, struct test_random *random) {
@@ -37,15 +54,22 @@ static float *random_block(const struct node *node, struct test_random *random) 
 
 /* ---- The formulas ---- */
 
+/* Word k of lane n among the `words` of a tap; where a panel has groups, word k stands in place k of its group (or of
+ * each so many channels of it), in the row that says how far n is from there. */
+static size_t place_in_tap(const struct node *node, uint32_t nr, size_t words, uint32_t n, size_t k) {
+    bool has_groups = node->groups > 1 && node_group_inputs(node) < nr;
+    return has_groups ? (k ^ n % words) * nr + n / words * words + k : k * nr + n;
+}
+
 /* Place of (channel c; i, j, k) in panels of nr channels; the bias of a panel comes first. */
 static size_t place_of(const struct node *node, uint32_t nr, uint32_t c, uint32_t i, uint32_t j, uint32_t k) {
-    size_t rows = 1 + (size_t)node->kernel * node->kernel * node->in.channels;
-    size_t row = 1 + ((size_t)i * node->kernel + j) * node->in.channels + k;
-    return (c / nr * rows + row) * nr + c % nr;
+    size_t inputs = node_group_inputs(node), rows = 1 + (size_t)node->kernel * node->kernel * inputs;
+    size_t row = 1 + ((size_t)i * node->kernel + j) * inputs;
+    return (c / nr * rows + row) * nr + place_in_tap(node, nr, inputs, c % nr, k);
 }
 
 static size_t place_of_bias(const struct node *node, uint32_t nr, uint32_t c) {
-    size_t rows = 1 + (size_t)node->kernel * node->kernel * node->in.channels;
+    size_t rows = 1 + (size_t)node->kernel * node->kernel * node_group_inputs(node);
     return c / nr * rows * nr + c % nr;
 }
 
@@ -68,8 +92,8 @@ static void check_channel(const struct node *node, const float *block, uint32_t 
     assert_true(fabsl(bias - offset) <= fabsl(offset) * HALF_ULP + slack);
     for (uint32_t i = 0; i < node->kernel; i++)
         for (uint32_t j = 0; j < node->kernel; j++)
-            for (uint32_t k = 0; k < node->in.channels; k++) {
-                size_t from = (((size_t)c * node->in.channels + k) * node->kernel + i) * node->kernel + j;
+            for (uint32_t k = 0; k < node_group_inputs(node); k++) {
+                size_t from = (((size_t)c * node_group_inputs(node) + k) * node->kernel + i) * node->kernel + j;
                 assert_true(is_near(panels[place_of(node, nr, c, i, j, k)], p.weight[from] * factor));
             }
 }
@@ -113,7 +137,7 @@ static float *pack(const struct node *node, const float *block, uint32_t nr) {
 
 static void check_node(const struct node *node, uint32_t nr, struct test_random *random) {
     float *block = random_block(node, random), *panels = pack(node, block, nr);
-    size_t rows = 1 + (size_t)node->kernel * node->kernel * node->in.channels;
+    size_t rows = 1 + (size_t)node->kernel * node->kernel * node_group_inputs(node);
     uint32_t columns = (node->out.channels + nr - 1) / nr * nr;
     assert_int_equal(panels_size(node, FORMAT_F32, nr), columns * rows);
     for (uint32_t c = 0; c < node->out.channels; c++)
@@ -140,6 +164,34 @@ static void test_against_the_formula(void **state) {
     }
 }
 
+/* What a network may have, in panels narrower and wider than a group. */
+static const struct {
+    uint32_t width, nr;
+} group_shapes[] = {{4, 4}, {4, 8}, {4, 16}, {8, 4}, {8, 8}, {8, 16}, {16, 4}, {16, 8}, {16, 16}, {48, 16}, {32, 32}};
+
+static void test_groups(void **state) {
+    (void)state;
+    struct test_random random = {10};
+    for (uint32_t i = 0; i < 20 * COUNT(group_shapes); i++) {
+        uint32_t width = group_shapes[i % COUNT(group_shapes)].width, nr = group_shapes[i % COUNT(group_shapes)].nr;
+        struct node node = grouped_node(test_between(&random, 2, 7), width, 1 + 2 * test_below(&random, 2));
+        check_node(&node, nr, &random);
+    }
+}
+
+static void test_panels_for_kernels(void **state) {
+    (void)state;
+    static const struct {
+        uint32_t groups, width, channels; /* of a panel, for kernels of 32 and 16 channels a tile */
+    } cases[] = {{1, 4, 32}, {1, 48, 32}, {2, 4, 16}, {2, 16, 16}, {2, 48, 16}, {2, 32, 32}, {2, 96, 32}};
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        struct node node = grouped_node(cases[i].groups, cases[i].width, 3);
+        const struct format_kernels kernels = {.nr = 32, .group_nr = 16};
+        assert_int_equal(panel_channels(&node, &kernels), cases[i].channels);
+        assert_int_equal(takes_group_tile(&node, &kernels), cases[i].channels == 16);
+    }
+}
+
 static void test_edges_of_panels(void **state) {
     (void)state;
     struct test_random random = {2};
@@ -152,7 +204,7 @@ static void test_edges_of_panels(void **state) {
 static void test_sizes_and_places(void **state) {
     (void)state;
     struct node conv = conv_node(5, 7, 3), linear = linear_node(11, 13);
-    struct node pool = {.op = OP_MAXPOOL, .kernel = 3, .in = {1, 1, 5}, .out = {1, 1, 5}};
+    struct node pool = {.op = OP_MAXPOOL, .kernel = 3, .groups = 1, .in = {1, 1, 5}, .out = {1, 1, 5}};
     float block[5 * 7 * 9 + 4 * 7];
     assert_int_equal(parameters_size(&conv), COUNT(block));
     struct parameters p = parameters_at(&conv, block);
@@ -316,23 +368,24 @@ static void test_rounding_to_bf16(void **state) {
 /* The number of (channel c; i, j, k) in panels of words with `numbers` numbers each, behind `heads` rows. */
 static size_t number_of(const struct node *node, uint32_t nr, uint32_t numbers, uint32_t heads, uint32_t c,
                         const uint32_t ijk[3]) {
-    size_t words = (node->in.channels + numbers - 1) / numbers;
+    size_t words = (node_group_inputs(node) + numbers - 1) / numbers;
     size_t rows = heads + words * node->kernel * node->kernel;
-    size_t row = heads + (ijk[0] * (size_t)node->kernel + ijk[1]) * words + ijk[2] / numbers;
-    return ((c / nr * rows + row) * nr + c % nr) * numbers + ijk[2] % numbers;
+    size_t row = heads + (ijk[0] * (size_t)node->kernel + ijk[1]) * words;
+    size_t word = (c / nr * rows + row) * nr + place_in_tap(node, nr, words, c % nr, ijk[2] / numbers);
+    return word * numbers + ijk[2] % numbers;
 }
 
 /* Every number of the panels that is no weight of `format` is 0; the weights are as `weight` says. */
 static void check_numbers(const struct node *node, const struct layer *layer, enum format format, uint32_t nr,
                           const float *panels) {
     uint32_t numbers = word_numbers(format), heads = format == FORMAT_U8 ? 2 : 1, area = node->kernel * node->kernel;
-    uint32_t whole_in = (node->in.channels + numbers - 1) / numbers * numbers;
+    uint32_t whole_in = (node_group_inputs(node) + numbers - 1) / numbers * numbers;
     uint32_t whole_out = (node->out.channels + nr - 1) / nr * nr;
     for (uint32_t c = 0; c < whole_out; c++)
         for (uint32_t tap = 0; tap < area; tap++)
             for (uint32_t k = 0; k < whole_in; k++) {
-                bool inside = c < node->out.channels && k < node->in.channels;
-                size_t from = ((size_t)c * node->in.channels + k) * area + tap;
+                bool inside = c < node->out.channels && k < node_group_inputs(node);
+                size_t from = ((size_t)c * node_group_inputs(node) + k) * area + tap;
                 size_t at =
                     number_of(node, nr, numbers, heads, c, (uint32_t[]){tap / node->kernel, tap % node->kernel, k});
                 if (format == FORMAT_U8)
@@ -342,47 +395,52 @@ static void check_numbers(const struct node *node, const struct layer *layer, en
             }
 }
 
+static void check_other_formats(const struct node *node, uint32_t nr, struct test_random *random) {
+    size_t count = (size_t)node_weights(node), out = node->out.channels;
+    float *weight = malloc(count * sizeof *weight), *bias = malloc(out * sizeof *bias);
+    float *scale = malloc(out * sizeof *scale);
+    int8_t *integers = malloc(count);
+    assert_true(weight && bias && scale && integers);
+    for (size_t i = 0; i < count; i++) {
+        weight[i] = test_float(random, -2, 2);
+        integers[i] = (int8_t)((int)test_below(random, 256) - 128);
+    }
+    for (size_t c = 0; c < out; c++) {
+        bias[c] = test_float(random, -2, 2);
+        scale[c] = test_float(random, 0.001F, 1);
+    }
+    struct layer layer = {weight, bias, integers, scale, 0.5F, 0.25F};
+    float *panels = pack_layer(node, &layer, FORMAT_BF16, nr);
+    check_numbers(node, &layer, FORMAT_BF16, nr, panels);
+    for (uint32_t c = 0; c < out; c++)
+        assert_true(panels[c / nr * panel_size(node, FORMAT_BF16, nr) + c % nr] == bias[c]);
+    free(panels);
+    panels = pack_layer(node, &layer, FORMAT_U8, nr);
+    check_numbers(node, &layer, FORMAT_U8, nr, panels);
+    for (uint32_t c = 0; c < out; c++) {
+        const float *head = panels + c / nr * panel_size(node, FORMAT_U8, nr) + c % nr;
+        int32_t whole;
+        memcpy(&whole, head, sizeof whole);
+        assert_true((double)whole == rint((double)bias[c] / (0.5 * (double)scale[c])));
+        assert_true(head[nr] == (float)(0.5 * (double)scale[c] / 0.25));
+    }
+    free(panels);
+    free(weight);
+    free(bias);
+    free(scale);
+    free(integers);
+}
+
 static void test_panels_of_other_formats(void **state) {
     (void)state;
     static const uint32_t kernels[] = {1, 3, 7}, widths[] = {4, 8, 16, 32};
     struct test_random random = {6};
-    for (int round = 0; round < 300; round++) {
+    for (uint32_t i = 0; i < 300; i++) {
         struct node node =
             conv_node(test_between(&random, 1, 90), test_between(&random, 1, 70), kernels[test_below(&random, 3)]);
-        uint32_t nr = widths[test_below(&random, 4)];
-        size_t count = (size_t)node_weights(&node), out = node.out.channels;
-        float *weight = malloc(count * sizeof *weight), *bias = malloc(out * sizeof *bias);
-        float *scale = malloc(out * sizeof *scale);
-        int8_t *integers = malloc(count);
-        assert_true(weight && bias && scale && integers);
-        for (size_t i = 0; i < count; i++) {
-            weight[i] = test_float(&random, -2, 2);
-            integers[i] = (int8_t)((int)test_below(&random, 256) - 128);
-        }
-        for (size_t c = 0; c < out; c++) {
-            bias[c] = test_float(&random, -2, 2);
-            scale[c] = test_float(&random, 0.001F, 1);
-        }
-        struct layer layer = {weight, bias, integers, scale, 0.5F, 0.25F};
-        float *panels = pack_layer(&node, &layer, FORMAT_BF16, nr);
-        check_numbers(&node, &layer, FORMAT_BF16, nr, panels);
-        for (uint32_t c = 0; c < out; c++)
-            assert_true(panels[c / nr * panel_size(&node, FORMAT_BF16, nr) + c % nr] == bias[c]);
-        free(panels);
-        panels = pack_layer(&node, &layer, FORMAT_U8, nr);
-        check_numbers(&node, &layer, FORMAT_U8, nr, panels);
-        for (uint32_t c = 0; c < out; c++) {
-            const float *head = panels + c / nr * panel_size(&node, FORMAT_U8, nr) + c % nr;
-            int32_t whole;
-            memcpy(&whole, head, sizeof whole);
-            assert_true((double)whole == rint((double)bias[c] / (0.5 * (double)scale[c])));
-            assert_true(head[nr] == (float)(0.5 * (double)scale[c] / 0.25));
-        }
-        free(panels);
-        free(weight);
-        free(bias);
-        free(scale);
-        free(integers);
+        check_other_formats(&node, widths[test_below(&random, 4)], &random);
+        node = grouped_node(test_between(&random, 2, 7), group_shapes[i % COUNT(group_shapes)].width, 3);
+        check_other_formats(&node, group_shapes[i % COUNT(group_shapes)].nr, &random);
     }
 }
 
@@ -451,6 +509,69 @@ static void test_quantizing_nothing(void **state) {
     assert_memory_equal(integers, ((int8_t[]){0, 0, 0, 0, -127, 64}), 6);
 }
 
+/* ---- Back from panels ---- */
+
+/* What a format makes of a layer's weight i, of output channel c. */
+static float kept_weight(const struct layer *layer, enum format format, size_t i, uint32_t c) {
+    if (format == FORMAT_U8)
+        return layer->scale[c] * (float)layer->integers[i];
+    return format == FORMAT_BF16 ? bf16_to_float(bf16_from_float(layer->weight[i])) : layer->weight[i];
+}
+
+/* Weights to the bit, but for int8's scale, which is rounded once in the panel, once in the product there and once
+ * here; its bias to half of a unit of the products. */
+static void check_unpacked(const struct node *node, const struct layer *layer, const struct packed *packed) {
+    size_t filter = node_filter(node);
+    float *weight = malloc((filter + 1) * sizeof *weight);
+    assert_non_null(weight);
+    bool is_u8 = packed->format == FORMAT_U8;
+    for (uint32_t c = 0; c < node->out.channels; c++) {
+        weight[filter] = -77;
+        float bias = unpack_channel(packed, c, weight);
+        for (size_t i = 0; i < filter; i++) {
+            float expected = kept_weight(layer, packed->format, c * filter + i, c);
+            assert_true(fabsf(weight[i] - expected) <= (is_u8 ? 0x1.8p-23F * fabsf(expected) : 0));
+        }
+        float unit = is_u8 ? layer->input * layer->scale[c] : 0;
+        assert_true(fabsf(bias - layer->bias[c]) <= unit * 0.50001F);
+        assert_true(weight[filter] == -77);
+    }
+    free(weight);
+}
+
+static void check_round_trips(const struct node *node, uint32_t nr, struct test_random *random) {
+    size_t count = (size_t)node_weights(node), out = node->out.channels;
+    float *floats = malloc((count + 2 * out) * sizeof *floats);
+    int8_t *integers = malloc(count);
+    assert_true(floats && integers);
+    for (size_t i = 0; i < count + 2 * out; i++)
+        floats[i] = i < count + out ? test_float(random, -2, 2) : test_float(random, 0.001F, 1);
+    for (size_t i = 0; i < count; i++)
+        integers[i] = (int8_t)((int)test_below(random, 256) - 128);
+    struct layer layer = {floats, floats + count, integers, floats + count + out, 0.3F, 0.7F};
+    for (enum format format = FORMAT_F32; format < FORMATS; format++) {
+        float *panels = pack_layer(node, &layer, format, nr);
+        struct packed packed = {node, format, nr, panels, layer.input, layer.output};
+        check_unpacked(node, &layer, &packed);
+        free(panels);
+    }
+    free(floats);
+    free(integers);
+}
+
+static void test_unpacking(void **state) {
+    (void)state;
+    static const uint32_t kernels[] = {1, 3, 7}, widths[] = {4, 8, 16, 32};
+    struct test_random random = {10};
+    for (int round = 0; round < 100; round++) {
+        uint32_t kernel = kernels[test_below(&random, 3)];
+        struct node node = conv_node(test_between(&random, 1, 40), test_between(&random, 1, 70), kernel);
+        check_round_trips(&node, widths[test_below(&random, 4)], &random);
+        node = linear_node(test_between(&random, 1, 100), test_between(&random, 1, 70));
+        check_round_trips(&node, widths[test_below(&random, 4)], &random);
+    }
+}
+
 /* ---- Winograd's filters ---- */
 
 static const long double G[6][3] = {
@@ -509,13 +630,23 @@ static void test_winograd_filters(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_against_the_formula), cmocka_unit_test(test_edges_of_panels),
-        cmocka_unit_test(test_sizes_and_places),    cmocka_unit_test(test_denormals_are_flushed),
-        cmocka_unit_test(test_without_denormals),   cmocka_unit_test(test_folding_is_done_in_double),
-        cmocka_unit_test(test_not_finite),          cmocka_unit_test(test_all_finite),
-        cmocka_unit_test(test_rounding_to_bf16),    cmocka_unit_test(test_panels_of_other_formats),
-        cmocka_unit_test(test_ranges_of_int8),      cmocka_unit_test(test_quantizing),
-        cmocka_unit_test(test_quantizing_nothing),  cmocka_unit_test(test_winograd_filters),
+        cmocka_unit_test(test_against_the_formula),
+        cmocka_unit_test(test_edges_of_panels),
+        cmocka_unit_test(test_groups),
+        cmocka_unit_test(test_panels_for_kernels),
+        cmocka_unit_test(test_sizes_and_places),
+        cmocka_unit_test(test_denormals_are_flushed),
+        cmocka_unit_test(test_without_denormals),
+        cmocka_unit_test(test_folding_is_done_in_double),
+        cmocka_unit_test(test_not_finite),
+        cmocka_unit_test(test_all_finite),
+        cmocka_unit_test(test_rounding_to_bf16),
+        cmocka_unit_test(test_panels_of_other_formats),
+        cmocka_unit_test(test_ranges_of_int8),
+        cmocka_unit_test(test_quantizing),
+        cmocka_unit_test(test_quantizing_nothing),
+        cmocka_unit_test(test_unpacking),
+        cmocka_unit_test(test_winograd_filters),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -12,16 +12,11 @@
 
 /* ---- Graphs ---- */
 
+/* Now and then with 512 channels: a wider pixel. */
 static resnet_config random_config(struct test_random *random) {
-    uint32_t stages = test_between(random, 1, 4);
-    resnet_config config = test_tiny_config();
-    config.block = (resnet_block)test_between(random, 1, 2);
-    config.stride_at = (resnet_stride_at)test_below(random, 2);
-    config.base_width = test_below(random, 4) ? test_between(random, 1, 40) : 128; /* 512 channels: a wider pixel */
-    config.in_channels = test_between(random, 1, 16);
-    config.width_per_group = test_between(random, 64, 128);
-    for (uint32_t stage = 0; stage < stages; stage++)
-        config.blocks[stage] = test_between(random, 1, 4);
+    resnet_config config = test_any_config(random);
+    if (config.groups == 1 && !test_below(random, 4))
+        config.base_width = 128;
     return config;
 }
 
@@ -34,16 +29,36 @@ static struct graph build(const resnet_config *config, uint32_t height, uint32_t
     return graph;
 }
 
-/* Maps of one size, each node reading any earlier one and adding any other: what no ResNet asks for. */
+/* Any node so far but the averages. */
+static uint32_t any_map(const struct graph *g, struct test_random *random) {
+    uint32_t node = test_below(random, g->count);
+    while (g->nodes[node].op == OP_GLOBAL_AVGPOOL)
+        node = test_below(random, g->count);
+    return node;
+}
+
+/* Maps of one size, each node reading any earlier one, adding any other and now and then scaled by any average: what no
+ * ResNet asks for. */
 static void tangle(struct graph *g, struct test_random *random, uint32_t nodes) {
     static const uint32_t kernels[] = {1, 3, 7};
     struct shape shape = {test_between(random, 1, 9), test_between(random, 1, 9), test_between(random, 1, 20)};
     graph_input(g, shape);
     while (g->count < nodes) {
-        uint32_t input = test_below(random, g->count), residual = test_below(random, g->count);
-        struct conv conv = {shape.channels, kernels[test_below(random, 3)], 1,
-                            test_below(random, 2) && residual != input ? residual : NO_NODE, true};
-        graph_conv(g, input, conv, "node%u", g->count);
+        uint32_t input = any_map(g, random), residual = any_map(g, random);
+        struct conv conv = {shape.channels,
+                            kernels[test_below(random, 3)],
+                            1,
+                            test_below(random, 2) && residual != input ? residual : NO_NODE,
+                            true,
+                            1,
+                            1};
+        if (test_below(random, 3) || g->count + 2 > nodes) {
+            graph_conv(g, input, conv, "node");
+        } else {
+            uint32_t gate = graph_global_avgpool(g, any_map(g, random), "mean");
+            g->nodes[gate].floats = true;
+            graph_scale(g, input, gate, conv.residual, "scale");
+        }
     }
 }
 
@@ -83,11 +98,12 @@ static void check_slots(const struct plan *plan, const struct graph *graph, stru
 }
 
 static void check_strides(const struct plan *plan, const struct graph *graph, struct plan_options options) {
-    uint32_t numbers = word_numbers(options.format);
     for (uint32_t i = 0; i + 1 < graph->count; i++) {
         const struct tensor *t = &plan->tensors[i];
         struct shape shape = graph->nodes[i].out;
         bool is_slots = i == 0 && options.format == FORMAT_F32;
+        assert_int_equal(t->format, graph->nodes[i].floats ? FORMAT_F32 : options.format);
+        uint32_t numbers = word_numbers(t->format);
         check_tensor(t, shape, (shape.channels + numbers - 1) / numbers, is_slots ? options.slots : options.group);
         assert_int_equal(t->border, widest_reader(graph, i));
         assert_true(t->pixel * sizeof(float) % 2048 != 0);
@@ -96,6 +112,7 @@ static void check_strides(const struct plan *plan, const struct graph *graph, st
     check_slots(plan, graph, options);
     const struct tensor *logits = &plan->tensors[graph->count - 1]; /* packed: the caller's array of floats */
     assert_int_equal(logits->pixel, graph->nodes[graph->count - 1].out.channels);
+    assert_int_equal(logits->format, graph->nodes[graph->count - 1].floats ? FORMAT_F32 : options.format);
     assert_int_equal(plan->scratch * sizeof(float) + options.scratch, plan->arena);
     assert_int_equal(plan->scratch % 16, 0);
 }
@@ -106,7 +123,7 @@ static bool overlap(const struct tensor *a, const struct tensor *b) {
 
 static bool is_read_at_or_after(const struct graph *graph, uint32_t tensor, uint32_t step) {
     for (uint32_t i = step; i < graph->count; i++)
-        if (graph->nodes[i].input == tensor || graph->nodes[i].residual == tensor)
+        if (graph->nodes[i].input == tensor || graph->nodes[i].residual == tensor || graph->nodes[i].gate == tensor)
             return true;
     return false;
 }
@@ -186,7 +203,7 @@ static void test_tangles(void **state) {
     struct test_random random = {2};
     for (int i = 0; i < 2000; i++) {
         struct node nodes[14];
-        struct graph graph = {nodes, 0, COUNT(nodes)};
+        struct graph graph = {.nodes = nodes, .capacity = COUNT(nodes)};
         tangle(&graph, &random, test_between(&random, 2, COUNT(nodes)));
         for (int format = 0; format < FORMATS; format++) {
             check_plan(&graph, (struct plan_options){(enum format)format, .slots = 2, .group = 1, .share = true});
@@ -229,13 +246,13 @@ static void test_too_large(void **state) {
     for (size_t turn = 0; turn < COUNT(cases) * FORMATS; turn++) {
         size_t i = turn / FORMATS;
         struct node nodes[2];
-        struct graph graph = {nodes, 0, COUNT(nodes)};
+        struct graph graph = {.nodes = nodes, .capacity = COUNT(nodes)};
         struct test_memory memory;
         struct plan plan;
         resnet_error error;
         test_memory_init(&memory, 0);
         graph_input(&graph, cases[i].shape);
-        graph_avgpool(&graph, 0);
+        graph_global_avgpool(&graph, 0, "avgpool");
         struct plan_options options = {(enum format)(turn % FORMATS), .slots = cases[i].images, .group = 1,
                                        .share = true};
         assert_status(RESNET_ERROR_MEMORY, plan_make(&plan, &graph, options, &memory.allocator, &error), &error);

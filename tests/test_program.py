@@ -365,7 +365,7 @@ class BadModels(ProgramTest):
 
     def test_reserved_kinds(self):
         for offset in (34, 35, 36, 37, 38):
-            self.check(self.write("reserved", seal(self.model_bytes[:offset] + b"\1" + self.model_bytes[offset + 1:])),
+            self.check(self.write("reserved", seal(self.model_bytes[:offset] + b"\t" + self.model_bytes[offset + 1:])),
                        MODEL)
 
     def test_flipped_bits(self):

@@ -18,6 +18,8 @@ static const struct node conv = {.op = OP_CONV,
                                  .kernel = 3,
                                  .stride = 1,
                                  .pad = 1,
+                                 .groups = 1,
+                                 .dilation = 1,
                                  .in = {4, 4, IN},
                                  .out = {4, 4, OUT},
                                  .name = "conv"};
@@ -99,6 +101,33 @@ static void test_noise_is_that_of_rounding(void **state) {
     free(f);
 }
 
+/* A layer of groups is as many layers side by side, each with its own part of the input. */
+static void test_groups_are_layers_of_their_own(void **state) {
+    (void)state;
+    struct fixture *whole = fixture_new(8), *part = fixture_new(8);
+    struct node grouped = conv, single = conv;
+    grouped.groups = IN; /* of one input channel each */
+    grouped.out.channels = single.out.channels = IN;
+    single.in.channels = single.out.channels = 1;
+    whole->mean[1] = 9;
+    whole->power[1] = 100;
+    quantize_layer(&grouped, whole->weight, &whole->seen, 0.01F, &whole->layer);
+    double signal = 0, noise = 0;
+    for (uint32_t k = 0; k < IN; k++) {
+        part->mean[0] = whole->mean[k];
+        part->power[0] = whole->power[k];
+        part->layer.bias = part->bias + k;
+        quantize_layer(&single, part->weight + k * AREA, &part->seen, 0.01F, &part->layer);
+        signal += part->layer.signal;
+        noise += part->layer.noise;
+        assert_memory_equal(part->integers, whole->integers + k * AREA, AREA);
+        assert_true(part->scale[0] == whole->scale[k] && part->bias[k] == whole->bias[k]);
+    }
+    assert_true(fabs(whole->layer.signal / signal - 1) < 1e-12 && fabs(whole->layer.noise / noise - 1) < 1e-12);
+    free(whole);
+    free(part);
+}
+
 /* Whatever the weights are, the loader can have the bias in int32: |bias| / (input * scale) below 2^30. */
 static void test_biases_fit_into_the_sums(void **state) {
     (void)state;
@@ -172,6 +201,7 @@ int main(void) {
         cmocka_unit_test(test_each_channel_has_its_own_scale),
         cmocka_unit_test(test_bias_takes_back_the_mean_error),
         cmocka_unit_test(test_noise_is_that_of_rounding),
+        cmocka_unit_test(test_groups_are_layers_of_their_own),
         cmocka_unit_test(test_biases_fit_into_the_sums),
         cmocka_unit_test(test_a_layer_that_8_bits_spoil_is_kept),
         cmocka_unit_test(test_a_sum_that_may_overflow_is_kept),

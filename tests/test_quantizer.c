@@ -13,7 +13,8 @@
 #define BATCH   3
 #define IMAGES  12
 #define CLASSES 10
-#define SIZE    24 /* pixels */
+#define SIZE    24  /* pixels */
+#define OUTPUTS 512 /* of a network without a head, at most */
 
 /* A folder with a model file, and names for what is made of it. */
 struct files {
@@ -31,13 +32,13 @@ static resnet_config small_config(void) {
     return config;
 }
 
-static struct files files_with(test_fill *fill, const resnet_preprocess *how) {
+static struct files files_of(const resnet_config *config, test_fill *fill, const resnet_preprocess *how) {
     static const char labels[] = "a\nb\nc\nd\ne\nf\ng\nh\ni\nj\n";
     struct files files = {"/tmp/test_quantizer_XXXXXX", "", ""};
     struct test_random random = {42};
-    struct test_content content = {.preprocess = how, .labels = labels, .fill = fill, .context = &random};
-    resnet_config config = small_config();
-    struct test_bytes bytes = test_model_file(&config, &content);
+    struct test_content content = {
+        .preprocess = how, .labels = config->classes ? labels : NULL, .fill = fill, .context = &random};
+    struct test_bytes bytes = test_model_file(config, &content);
     assert_non_null(mkdtemp(files.folder));
     snprintf(files.source, sizeof files.source, "%s/source", files.folder);
     snprintf(files.made, sizeof files.made, "%s/made", files.folder);
@@ -50,7 +51,8 @@ static struct files files_with(test_fill *fill, const resnet_preprocess *how) {
 }
 
 static struct files files_new(test_fill *fill) {
-    return files_with(fill, NULL);
+    resnet_config config = small_config();
+    return files_of(&config, fill, NULL);
 }
 
 static void files_free(const struct files *files) {
@@ -62,15 +64,15 @@ static void files_free(const struct files *files) {
 /* ---- Images ---- */
 
 /* Image `index` of a set that never ends: pixels as a photograph has them, bright and dark areas, normalised. */
-static void fill_slot(resnet_session *session, uint32_t slot, uint32_t index) {
-    float values[SIZE * SIZE * 3];
+static void fill_slot(resnet_session *session, uint32_t channels, uint32_t slot, uint32_t index) {
+    float values[SIZE * SIZE * RESNET_MAX_CHANNELS];
     struct test_random random = {index};
     float across = test_float(&random, 0.05F, 0.4F), down = test_float(&random, 0.05F, 0.4F);
     for (uint32_t i = 0; i < SIZE * SIZE; i++)
-        for (uint32_t c = 0; c < 3; c++) {
+        for (uint32_t c = 0; c < channels; c++) {
             float wave = sinf(across * (float)(i % SIZE) + (float)c) * cosf(down * (float)(i / SIZE) + (float)index);
             uint32_t pixel = (uint32_t)(127 + 100 * wave) + test_below(&random, 25);
-            values[i * 3 + c] = ((float)pixel / 255 - 0.5F) / 0.25F;
+            values[i * channels + c] = ((float)pixel / 255 - 0.5F) / 0.25F;
         }
     resnet_error error;
     assert_status(RESNET_OK, resnet_session_set_floats(session, slot, values, RESNET_NHWC, &error), &error);
@@ -79,10 +81,11 @@ static void fill_slot(resnet_session *session, uint32_t slot, uint32_t index) {
 typedef resnet_status quantizer_step(struct quantizer *quantizer, uint32_t count, resnet_error *error);
 
 static void each_batch(struct quantizer *quantizer, uint32_t first, quantizer_step *step) {
+    uint32_t channels = quantizer_describe(quantizer).model.config.in_channels;
     resnet_error error;
     for (uint32_t i = 0; i < IMAGES; i += BATCH) {
         for (uint32_t slot = 0; slot < BATCH; slot++)
-            fill_slot(quantizer_session(quantizer), slot, first + i + slot);
+            fill_slot(quantizer_session(quantizer), channels, slot, first + i + slot);
         assert_status(RESNET_OK, step(quantizer, BATCH, &error), &error);
     }
 }
@@ -128,28 +131,36 @@ static struct quantized_layer layer_named(const struct quantizer *quantizer, con
     return layer;
 }
 
-/* Logits of images 0..BATCH-1, from a model file. */
-static void logits_of(const char *path, resnet_load_options load, uint32_t threads, float *logits) {
+/* Logits of images 0..BATCH-1, from a model file; of a network without a head, embeddings. Returns how many. */
+static uint32_t logits_of(const char *path, resnet_load_options load, uint32_t threads, float *logits) {
     const resnet_session_options options = {.batch = BATCH, .threads = threads};
     resnet_model *model;
     resnet_session *session;
     resnet_error error;
     assert_status(RESNET_OK, resnet_model_load_file(path, &load, &model, &error), &error);
     assert_status(RESNET_OK, resnet_session_create(model, &options, &session, &error), &error);
+    resnet_model_info info = resnet_model_describe(model);
+    bool headless = info.config.classes == 0;
+    resnet_request request = {.logits = headless ? NULL : logits, .embedding = headless ? logits : NULL};
     for (uint32_t slot = 0; slot < BATCH; slot++)
-        fill_slot(session, slot, slot);
-    assert_status(RESNET_OK, resnet_session_run(session, BATCH, logits, &error), &error);
+        fill_slot(session, info.config.in_channels, slot, slot);
+    assert_status(RESNET_OK, resnet_run(session, BATCH, &request, &error), &error);
     resnet_session_free(session);
     resnet_model_free(model);
+    return BATCH * (headless ? info.features : info.config.classes);
 }
 
-static double snr(const float *exact, const float *other) {
+static double snr_of(const float *exact, const float *other, uint32_t count) {
     double signal = 0, noise = 0;
-    for (uint32_t i = 0; i < BATCH * CLASSES; i++) {
+    for (uint32_t i = 0; i < count; i++) {
         signal += (double)exact[i] * (double)exact[i];
         noise += ((double)other[i] - (double)exact[i]) * ((double)other[i] - (double)exact[i]);
     }
     return 10 * log10(signal / noise);
+}
+
+static double snr(const float *exact, const float *other) {
+    return snr_of(exact, other, BATCH * CLASSES);
 }
 
 /* ---- What is made ---- */
@@ -220,6 +231,97 @@ static void test_bf16_is_rounded_as_the_loader_does(void **state) {
     assert_true(last.output_db > 30 && last.output_db < 80); /* 8 bits of mantissa in each number */
     quantizer_free(quantizer);
     files_free(&files);
+}
+
+/* ---- The family ---- */
+
+#define MEMBERS 8
+
+/* Networks with each operation that ResNet-50 has not got. */
+static resnet_config member(uint32_t index) {
+    resnet_config config = small_config();
+    bool bottlenecks = index < 4;
+    config.block = bottlenecks ? RESNET_BLOCK_BOTTLENECK : RESNET_BLOCK_BASIC;
+    config.blocks[2] = config.blocks[3] = 1;
+    config.in_channels = (uint32_t[MEMBERS]){3, 1, 4, 3, 16, 2, 3, 1}[index];
+    config.stem = (resnet_stem[MEMBERS]){0, RESNET_STEM_DEEP, RESNET_STEM_TIERED, 0, RESNET_STEM_CIFAR, 0, 0, 0}[index];
+    config.shortcut = (resnet_shortcut[MEMBERS]){0,
+                                                 RESNET_SHORTCUT_AVERAGE,
+                                                 0,
+                                                 0,
+                                                 RESNET_SHORTCUT_ZEROS,
+                                                 0,
+                                                 RESNET_SHORTCUT_ZEROS,
+                                                 RESNET_SHORTCUT_AVERAGE}[index];
+    config.attention = (resnet_attention[MEMBERS]){1, 0, 1, 0, 1, 0, 0, 1}[index];
+    config.attention_width = config.attention ? 4 : 0;
+    config.output_stride = (uint32_t[MEMBERS]){8, 0, 16, 0, 0, 0, 0, 0}[index];
+    if (index == 2 || index == 3) {
+        config.groups = 4;
+        config.width_per_group = 16; /* groups of 4, 8, 16 and 32 channels */
+    }
+    if (index == 3 || index == 5) {
+        config.head = RESNET_HEAD_NONE;
+        config.classes = 0;
+    }
+    return config;
+}
+
+static void check_layers(const struct quantizer *quantizer) {
+    uint32_t layers = quantizer_describe(quantizer).model.layers;
+    for (uint32_t i = 0; i < layers; i++) {
+        struct quantized_layer layer;
+        resnet_error error;
+        assert_status(RESNET_OK, quantizer_layer(quantizer, i, &layer, &error), &error);
+        assert_int_equal(layer.kept, strstr(layer.name, ".se.fc") != NULL);
+        if (layer.output_db < 23)
+            fail_msg("%s: %.1f dB", layer.name, layer.output_db);
+    }
+}
+
+/* Rounded weights leave some 40 dB, the layers in turn 25 and more; a wrong scale or zero leaves less than 20. */
+static void test_members_in_int8(void **state) {
+    (void)state;
+    for (uint32_t i = 0; i < MEMBERS; i++) {
+        resnet_config config = member(i);
+        struct files files = files_of(&config, test_fill_random, NULL);
+        struct quantizer *quantizer = quantized(&files, RESNET_PRECISION_INT8);
+        struct quantizer_info info = quantizer_describe(quantizer);
+        float exact[BATCH * OUTPUTS], made[BATCH * OUTPUTS];
+        check_layers(quantizer);
+        assert_true(config.classes || info.agreeing == 0);
+        uint32_t count = logits_of(files.source, (resnet_load_options){0}, 1, exact);
+        assert_int_equal(logits_of(files.made, (resnet_load_options){0}, 2, made), count);
+        if (snr_of(exact, made, count) < 25)
+            fail_msg("member %u: %.1f dB", i, snr_of(exact, made, count));
+        quantizer_free(quantizer);
+        files_free(&files);
+    }
+}
+
+/* The header keeps every field, and the tensors are rounded as the loader rounds them. */
+static void test_members_in_bf16(void **state) {
+    (void)state;
+    for (uint32_t i = 0; i < MEMBERS; i++) {
+        resnet_config config = member(i);
+        struct files files = files_of(&config, test_fill_random, NULL);
+        struct quantizer *quantizer = quantizer_new(&files);
+        resnet_error error;
+        float rounded[BATCH * OUTPUTS], made[BATCH * OUTPUTS];
+        assert_status(RESNET_OK, quantizer_quantize(quantizer, RESNET_PRECISION_BF16, &error), &error);
+        write_made(quantizer, &files);
+        uint32_t count = logits_of(files.source, (resnet_load_options){.precision = RESNET_PRECISION_BF16}, 1, rounded);
+        assert_int_equal(logits_of(files.made, (resnet_load_options){0}, 1, made), count);
+        assert_memory_equal(rounded, made, count * sizeof *made);
+        resnet_model *model;
+        assert_status(RESNET_OK, resnet_model_load_file(files.made, NULL, &model, &error), &error);
+        config.precision = RESNET_PRECISION_BF16;
+        resnet_config kept = resnet_model_describe(model).config;
+        assert_memory_equal(&kept, &config, sizeof config);
+        resnet_model_free(model);
+        quantizer_free(quantizer);
+        files_free(&files);
+    }
 }
 
 /* ---- Kept layers ---- */
@@ -330,7 +432,8 @@ static void test_numbers_that_are_not_finite_are_refused(void **state) {
 static void test_a_tiny_deviation_is_refused(void **state) {
     (void)state;
     const resnet_preprocess how = {.resize = 32, .mean = {0.5F, 0.5F, 0.5F}, .std = {1e-44F, 1, 1}};
-    struct files files = files_with(test_fill_random, &how);
+    resnet_config config = small_config();
+    struct files files = files_of(&config, test_fill_random, &how);
     struct quantizer *quantizer = quantizer_new(&files);
     resnet_error error = {RESNET_OK, ""};
     each_batch(quantizer, 0, quantizer_observe);
@@ -378,6 +481,8 @@ int main(void) {
         cmocka_unit_test(test_int8_computes_nearly_the_same),
         cmocka_unit_test(test_the_file_keeps_all_but_the_precision),
         cmocka_unit_test(test_bf16_is_rounded_as_the_loader_does),
+        cmocka_unit_test(test_members_in_int8),
+        cmocka_unit_test(test_members_in_bf16),
         cmocka_unit_test(test_layers_that_8_bits_spoil_are_kept),
         cmocka_unit_test(test_arguments_are_checked),
         cmocka_unit_test(test_only_f32_files_are_taken),

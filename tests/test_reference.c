@@ -15,16 +15,16 @@
 
 static struct node node_over(struct shape in, struct conv conv, enum op op) {
     struct node nodes[2];
-    struct graph graph = {nodes, 0, COUNT(nodes)};
+    struct graph graph = {.nodes = nodes, .capacity = COUNT(nodes)};
     uint32_t input = graph_input(&graph, in);
     if (op == OP_CONV)
         graph_conv(&graph, input, conv, "conv");
     else if (op == OP_MAXPOOL)
         graph_maxpool(&graph, input, conv.kernel, conv.stride);
-    else if (op == OP_AVGPOOL)
-        graph_avgpool(&graph, input);
+    else if (op == OP_GLOBAL_AVGPOOL)
+        graph_global_avgpool(&graph, input, "avgpool");
     else
-        graph_linear(&graph, input, conv.channels);
+        graph_linear(&graph, input, conv.channels, "fc");
     return nodes[1];
 }
 
@@ -86,12 +86,12 @@ static void test_3x3(void **state) {
     static const float y[] = {111, 178, 217, 145, 231, 348, 393, 252, 363, 528, 573, 360, 197, 274, 295, 175};
     static const float strided[] = {111, 217, 363, 573};
     struct shape in = {4, 4, 1};
-    check(&(struct example){.node = node_over(in, (struct conv){1, 3, 1, NO_NODE, false}, OP_CONV),
+    check(&(struct example){.node = node_over(in, (struct conv){1, 3, 1, NO_NODE, false, 1, 1}, OP_CONV),
                             .parameters = counting_filter,
                             .x = counting,
                             .y = y,
                             .images = 1});
-    check(&(struct example){.node = node_over(in, (struct conv){1, 3, 2, NO_NODE, false}, OP_CONV),
+    check(&(struct example){.node = node_over(in, (struct conv){1, 3, 2, NO_NODE, false, 1, 1}, OP_CONV),
                             .parameters = counting_filter,
                             .x = counting,
                             .y = strided,
@@ -102,7 +102,7 @@ static void test_3x3(void **state) {
 static void test_3x3_on_almost_nothing(void **state) {
     (void)state;
     static const float y[] = {10, 2 * 5 + 3 * 6, 2 * 4 + 3 * 5};
-    struct conv conv = {1, 3, 1, NO_NODE, false};
+    struct conv conv = {1, 3, 1, NO_NODE, false, 1, 1};
     check(&(struct example){.node = node_over((struct shape){1, 1, 1}, conv, OP_CONV),
                             .parameters = counting_filter,
                             .x = (float[]){2},
@@ -121,11 +121,12 @@ static void test_1x1(void **state) {
     static const float parameters[] = {1, 10, 2, 20, 3, 30, 1, 1, 1, 0, 0, 0, 0, 0, 0, 1, 1, 1};
     static const float x[] = {1, 2, 3, 4, /* second image */ 5, 6, 7, 8};
     static const float y[] = {21, 42, 63, 43, 86, 129, 65, 130, 195, 87, 174, 261};
-    check(&(struct example){.node = node_over((struct shape){1, 2, 2}, (struct conv){3, 1, 1, NO_NODE, false}, OP_CONV),
-                            .parameters = parameters,
-                            .x = x,
-                            .y = y,
-                            .images = 2});
+    check(&(struct example){
+        .node = node_over((struct shape){1, 2, 2}, (struct conv){3, 1, 1, NO_NODE, false, 1, 1}, OP_CONV),
+        .parameters = parameters,
+        .x = x,
+        .y = y,
+        .images = 2});
 }
 
 /* Filters that hold a single one move the map: output 0 is input channel 1 from the lower left, output 1 is input
@@ -136,11 +137,12 @@ static void test_order_of_weights(void **state) {
         [0 * 18 + 1 * 9 + 6] = 1, [1 * 18 + 0 * 9 + 1] = 1, [36] = 1, [37] = 1, [42] = 1, [43] = 1};
     static const float x[] = {1, 10, 2, 20, 3, 30, 4, 40}; /* 1 2 / 3 4 in channel 0, ten times that in channel 1 */
     static const float y[] = {0, 0, 30, 0, 0, 1, 0, 2};
-    check(&(struct example){.node = node_over((struct shape){2, 2, 2}, (struct conv){2, 3, 1, NO_NODE, false}, OP_CONV),
-                            .parameters = parameters,
-                            .x = x,
-                            .y = y,
-                            .images = 1});
+    check(&(struct example){
+        .node = node_over((struct shape){2, 2, 2}, (struct conv){2, 3, 1, NO_NODE, false, 1, 1}, OP_CONV),
+        .parameters = parameters,
+        .x = x,
+        .y = y,
+        .images = 1});
 }
 
 /* The stem, 7x7 with stride 2: a single one in its upper right corner takes the pixel 3 above and 3 to the right. */
@@ -150,11 +152,12 @@ static void test_7x7(void **state) {
     static const float x[25] = {1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13,
                                 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25};
     static const float y[] = {0, 0, 0, 0, 0, 0, 9, 0, 0}; /* output (2, 0) takes input (4 - 3, 0 + 3) */
-    check(&(struct example){.node = node_over((struct shape){5, 5, 1}, (struct conv){1, 7, 2, NO_NODE, false}, OP_CONV),
-                            .parameters = parameters,
-                            .x = x,
-                            .y = y,
-                            .images = 1});
+    check(&(struct example){
+        .node = node_over((struct shape){5, 5, 1}, (struct conv){1, 7, 2, NO_NODE, false, 1, 1}, OP_CONV),
+        .parameters = parameters,
+        .x = x,
+        .y = y,
+        .images = 1});
 }
 
 /* (x - mean) / sqrt(variance + epsilon) * scale + shift: (3 - 1) / sqrt(4) * 10 + 5 and (3 - 5) / sqrt(15 + 1) * -2. */
@@ -162,12 +165,13 @@ static void test_batch_norm(void **state) {
     (void)state;
     static const float parameters[] = {1, 1, /* scale */ 10, -2, /* shift */ 5, 0, /* mean */ 1, 5, /* variance */ 3,
                                        15};
-    check(&(struct example){.node = node_over((struct shape){1, 1, 1}, (struct conv){2, 1, 1, NO_NODE, false}, OP_CONV),
-                            .parameters = parameters,
-                            .x = (float[]){3},
-                            .y = (float[]){15, 1},
-                            .images = 1,
-                            .epsilon = 1});
+    check(&(struct example){
+        .node = node_over((struct shape){1, 1, 1}, (struct conv){2, 1, 1, NO_NODE, false, 1, 1}, OP_CONV),
+        .parameters = parameters,
+        .x = (float[]){3},
+        .y = (float[]){15, 1},
+        .images = 1,
+        .epsilon = 1});
 }
 
 /* The residual is added behind batch normalisation and before the ReLU. */
@@ -178,10 +182,10 @@ static void test_residual_and_relu(void **state) {
     static const float sums[] = {-3, 1, -3}, rectified[] = {0, 1, 0}, alone[] = {0, 0, 2};
     struct shape in = {1, 3, 1};
     struct example e = {.parameters = parameters, .x = x, .residual = residual, .y = sums, .images = 1};
-    e.node = node_over(in, (struct conv){1, 1, 1, 0, false}, OP_CONV);
+    e.node = node_over(in, (struct conv){1, 1, 1, 0, false, 1, 1}, OP_CONV);
     check(&e);
     e.y = rectified;
-    e.node = node_over(in, (struct conv){1, 1, 1, 0, true}, OP_CONV);
+    e.node = node_over(in, (struct conv){1, 1, 1, 0, true, 1, 1}, OP_CONV);
     check(&e);
     e.y = alone;
     e.residual = NULL;
@@ -192,7 +196,7 @@ static void test_relu_keeps_nan(void **state) {
     (void)state;
     static const float parameters[] = {1, 1, 0, 0, 1};
     float arena[2] = {NAN, 0};
-    struct node node = node_over((struct shape){1, 1, 1}, (struct conv){1, 1, 1, NO_NODE, true}, OP_CONV);
+    struct node node = node_over((struct shape){1, 1, 1}, (struct conv){1, 1, 1, NO_NODE, true, 1, 1}, OP_CONV);
     struct tensor in = dense(node.in, 0), out = dense(node.out, 1);
     reference_execute(
         &(struct step){.node = &node, .input = &in, .output = &out, .panels = parameters, .arena = arena, .images = 1},
@@ -206,7 +210,7 @@ static void test_strides(void **state) {
     float arena[2 * ROOM];
     for (size_t i = 0; i < COUNT(arena); i++)
         arena[i] = NAN;
-    struct node node = node_over((struct shape){4, 4, 1}, (struct conv){1, 3, 2, NO_NODE, false}, OP_CONV);
+    struct node node = node_over((struct shape){4, 4, 1}, (struct conv){1, 3, 2, NO_NODE, false, 1, 1}, OP_CONV);
     struct tensor in = {.shape = node.in, .border = 1, .pixel = 3, .row = 18, .image = 108, .origin = 21};
     struct tensor out = {.shape = node.out, .border = 1, .pixel = 2, .row = 8, .image = 32, .origin = ROOM + 10};
     for (size_t i = 0; i < 32; i++)
@@ -228,7 +232,7 @@ static void test_max_pool(void **state) {
     static const float x[] = {-9, -8, -7, -6, -5, -4, -3, -2, -1}, y[] = {-5, -4, -2, -1};
     static const float wide[] = {4, -1, 2, -7, 3, -9, 1, -2}; /* two channels, one row */
     static const float wide_y[] = {4, -1, 3, -2};
-    struct conv pool = {0, 3, 2, NO_NODE, false};
+    struct conv pool = {0, 3, 2, NO_NODE, false, 1, 1};
     check(&(struct example){.node = node_over((struct shape){3, 3, 1}, pool, OP_MAXPOOL), .x = x, .y = y, .images = 1});
     check(&(struct example){
         .node = node_over((struct shape){1, 4, 2}, pool, OP_MAXPOOL), .x = wide, .y = wide_y, .images = 1});
@@ -240,7 +244,7 @@ static void test_average_pool(void **state) {
     static const float x[] = {1, 10, 2, 20, 3, 30, 6, 60, /* second image */ 4, 0, 4, 0, 4, 0, 4, -2};
     static const float y[] = {3, 30, 4, -0.5F};
     check(&(struct example){
-        .node = node_over((struct shape){2, 2, 2}, (struct conv){0}, OP_AVGPOOL), .x = x, .y = y, .images = 2});
+        .node = node_over((struct shape){2, 2, 2}, (struct conv){0}, OP_GLOBAL_AVGPOOL), .x = x, .y = y, .images = 2});
 }
 
 /* weight [2][3], bias [2]; two images. */

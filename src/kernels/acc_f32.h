@@ -15,6 +15,11 @@ static inline void acc_store(float *p, acc a) {
 static inline acc acc_add(acc a, acc b) {
     return vec_add(a, b);
 }
+#if VL > 4
+static inline acc acc_swap(acc a, const uint32_t distance) {
+    return vec_swap(a, distance);
+}
+#endif
 static inline vec acc_floats(acc a) {
     return a;
 }

@@ -64,25 +64,12 @@ ALWAYS_INLINE void sums_of(const struct conv_tile *t, float *kept, const uint32_
         sums_store_1(kept + TILE * NR, NR);
 }
 
-/* Vectors as long as there are whole ones; the rest, and floats, a number at a time. */
-static void finish(const struct conv_tile *t, const float *kept) {
-    const uint32_t whole = t->floats ? 0 : t->channels / VL * VL;
-    for (uint32_t p = 0; p < t->pixels; p++)
-        for (uint32_t n = 0; n < whole; n += VL)
-            finish_vector(t, acc_load(kept + p * NR + n), p, n);
-    finish_numbers(t, kept, whole);
-}
-
 /* The same tile in AVX-512, as many pixels at a time as it takes. */
-static void tile_by_vectors(const struct conv_tile *t) {
+static void tile_by_vectors(const struct conv_tile *t, void (*tile)(const struct conv_tile *)) {
     struct conv_tile part = *t;
-    for (uint32_t left = t->pixels; left > 0; left -= part.pixels) {
+    for (uint32_t left = t->pixels; left > 0; left -= part.pixels, move_on(&part)) {
         part.pixels = left < VECTORS.mr ? left : VECTORS.mr;
-        VECTORS.conv_tile(&part);
-        part.x += part.pixels * t->x_pixel;
-        part.y += part.pixels * t->y_pixel;
-        if (t->residual)
-            part.residual += part.pixels * t->y_pixel;
+        tile(&part);
     }
 }
 
@@ -91,23 +78,30 @@ static void conv_tile(const struct conv_tile *t) {
     _Alignas(64) float kept[MR * NR];
     const uint32_t step = step_words(t->run);
     if (step < FEWEST_WORDS) {
-        tile_by_vectors(t);
+        tile_by_vectors(t, VECTORS.conv_tile);
         return;
     }
     if (t->pixels > TILE)
         sums_of(t, kept, step, true);
     else
         sums_of(t, kept, step, false);
-    finish(t, kept);
+    finish_kept(t, kept, NR);
 }
 
 /* ---- What tiles do not help with ---- */
+
+static void group_tile(const struct conv_tile *t) {
+    tile_by_vectors(t, VECTORS.group_tile);
+}
 
 static void max_window(const struct pool_window *window) {
     VECTORS.max_window(window);
 }
 static void mean_window(const struct pool_window *window) {
     VECTORS.mean_window(window);
+}
+static void gate_row(const struct gated_row *row) {
+    VECTORS.gate_row(row);
 }
 
 static void convert(const float *x, float *y, uint32_t count, const float factor[16], const float term[16]) {
@@ -131,10 +125,13 @@ static float dot_rounds(uint64_t rounds) {
 const struct format_kernels KERNELS = {
     .mr = MR,
     .nr = NR,
+    .group_nr = VL,
     .conv_tile = conv_tile,
+    .group_tile = group_tile,
     .leave = tiles_release,
     .max_window = max_window,
     .mean_window = mean_window,
+    .gate_row = gate_row,
     .convert = convert,
     .dot_rounds = dot_rounds,
     .ops_a_round = OPS_A_ROUND,

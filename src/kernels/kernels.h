@@ -36,11 +36,20 @@ static inline uint32_t word_numbers(enum format format) {
  *     u8:         they are int32, and the panel has NR floats `scale` behind the biases;
  *                 finish(a, p, n) = a * scale[n] + residual[p][n] * residual_scale + offset, rounded into 0..255,
  *                 where each of the operations rounds to f32; ReLU is the cut at 0
+ *
+ * Of a grouped convolution, conv_tile computes panels of one group. Where groups are no multiple of NR, group_tile has
+ * panels of GROUP_NR channels: of one group, or of as many whole groups as are as wide; a group then has 4 or 8
+ * channels, and as many inputs, of which channel n sees the words
+ *
+ *     x[p*x_pixel + i*x_row + j*x_column + n / group * run + k]
+ *
+ * So that each word is multiplied where it lies, those weights stand in another order: see group_place.
  */
 struct conv_tile {
     const float *x;
     size_t x_pixel, x_row, x_column; /* from one output pixel's, one i's, one j's input to the next */
     uint32_t rows, columns, run;     /* how far i, j and k go */
+    uint32_t group;                  /* of group_tile: channels a group */
     const float *panel;
     const float *ahead;    /* memory to fetch into the cache meanwhile, a line for each i, j, k; or any that is there */
     float *y;              /* written: `pixels` times `channels` numbers, y_pixel apart */
@@ -52,14 +61,35 @@ struct conv_tile {
     float residual_scale, offset; /* of u8 */
 };
 
+/* Where the weight of word k and channel n of a panel lies, in the tap's first row of words, for groups of `run` words
+ * that are narrower than the panel: word k takes the lane of the group's k-th channel, or that of each run-th behind
+ * it, and channel n gets the sum of lane n ^ r from row r. */
+static inline size_t group_place(uint32_t k, uint32_t n, uint32_t run, uint32_t nr) {
+    return (k ^ n % run) * (size_t)nr + n / run * run + k;
+}
+
 /* One pixel of a 3x3 max pool's or of an average pool's output. The input's border, where it has one, is read as it is.
  */
 struct pool_window {
     const float *x;
     size_t x_pixel, x_row;
-    uint32_t rows, columns, channels; /* whole words of channels */
+    uint32_t rows, columns, channels; /* whole words of channels, but with `floats` any number */
     float *y;
-    float scale; /* of an average: y = scale * sum; rounded into 0..255 in u8 */
+    /* Of an average: y = scale * sum + offset; rounded into 0..255 in u8, but f32 whatever the format with `floats`. */
+    float scale, offset;
+    bool floats;
+};
+
+/* Pixels that squeeze-and-excitation ends with: y = max(0, x * gate + residual); in u8, where each operation rounds to
+ * f32, y = (x - x_zero) * (gate * scale) + residual * residual_scale + offset, rounded into 0..255. */
+struct gated_row {
+    const float *x;
+    const float *gate; /* [channels], f32 */
+    const float *residual;
+    float *y;
+    size_t x_pixel, residual_pixel, y_pixel;
+    uint32_t pixels, channels; /* whole words of channels */
+    float x_zero, scale, residual_scale, offset;
 };
 
 /* The end of a Winograd tile (winograd.h): y[i][j] = act((A' m A)[i][j] + bias + residual[i][j]) for i < rows, j <
@@ -79,12 +109,14 @@ struct winograd_output {
 
 /* What computes on one format. */
 struct format_kernels {
-    uint32_t mr, nr; /* nr: a multiple of 4 */
+    uint32_t mr, nr, group_nr; /* multiples of 4 but mr */
     void (*conv_tile)(const struct conv_tile *tile);
+    void (*group_tile)(const struct conv_tile *tile);
     /* Gives back the registers that conv_tile leaves set up in a thread; after a part of a layer. NULL: none. */
     void (*leave)(void);
     void (*max_window)(const struct pool_window *window);
     void (*mean_window)(const struct pool_window *window);
+    void (*gate_row)(const struct gated_row *row);
     /* `count` numbers (a multiple of 4) from f32: y[i] = x[i] * factor[i % 16] + term[i % 16], in u8 rounded into
      * 0..255. */
     void (*convert)(const float *x, float *y, uint32_t count, const float factor[16], const float term[16]);

@@ -6,8 +6,11 @@ typedef __m512bh words;
 static inline words words_load(const float *p) {
     return (words)_mm512_loadu_si512(p);
 }
+static inline words words_of(vec a) {
+    return (words)_mm512_castps_si512(a);
+}
 static inline words words_splat(const float *p) {
-    return (words)_mm512_castps_si512(_mm512_set1_ps(*p));
+    return words_of(vec_splat(*p));
 }
 static inline acc dot(words x, words w, acc a) {
     return _mm512_dpbf16_ps(a, x, w);

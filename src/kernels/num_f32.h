@@ -6,10 +6,13 @@
 
 #define FORMAT FORMAT_F32
 
-typedef vec words; /* VL words of weights, or one of the input in every place */
+typedef vec words; /* VL words of weights, or of the input: one in every place, or those of a vector */
 
 static inline words words_load(const float *p) {
     return vec_load(p);
+}
+static inline words words_of(vec a) {
+    return a;
 }
 static inline words words_splat(const float *p) {
     return vec_splat(*p);

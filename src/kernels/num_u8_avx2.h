@@ -18,6 +18,9 @@ static inline void acc_store(float *p, acc a) {
 static inline acc acc_add(acc a, acc b) {
     return _mm256_add_epi32(a, b);
 }
+static inline acc acc_swap(acc a, const uint32_t distance) {
+    return _mm256_castps_si256(vec_swap(_mm256_castsi256_ps(a), distance));
+}
 
 #if defined(__AVXVNNI__) || defined(__AVX512VNNI__)
 typedef __m256i words;
@@ -25,8 +28,8 @@ typedef __m256i words;
 static inline words words_load(const float *p) { /* signed */
     return _mm256_loadu_si256((const __m256i *)p);
 }
-static inline words words_splat(const float *p) { /* unsigned */
-    return _mm256_castps_si256(_mm256_broadcast_ss(p));
+static inline words words_of(vec a) { /* unsigned */
+    return _mm256_castps_si256(a);
 }
 static inline acc dot(words x, words w, acc a) {
 #ifdef __AVXVNNI__
@@ -44,8 +47,8 @@ static inline words words_load(const float *p) { /* signed */
     __m256i w = _mm256_loadu_si256((const __m256i *)p);
     return (words){_mm256_srai_epi16(_mm256_slli_epi16(w, 8), 8), _mm256_srai_epi16(w, 8)};
 }
-static inline words words_splat(const float *p) { /* unsigned */
-    __m256i x = _mm256_castps_si256(_mm256_broadcast_ss(p));
+static inline words words_of(vec a) { /* unsigned */
+    __m256i x = _mm256_castps_si256(a);
     return (words){_mm256_and_si256(x, _mm256_set1_epi16(255)), _mm256_srli_epi16(x, 8)};
 }
 static inline acc dot(words x, words w, acc a) {
@@ -54,6 +57,9 @@ static inline acc dot(words x, words w, acc a) {
 }
 #endif
 
+static inline words words_splat(const float *p) {
+    return words_of(vec_splat(*p));
+}
 static inline vec acc_floats(acc a) {
     return _mm256_cvtepi32_ps(a);
 }

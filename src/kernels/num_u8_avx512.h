@@ -13,11 +13,17 @@ static inline void acc_store(float *p, acc a) {
 static inline acc acc_add(acc a, acc b) {
     return _mm512_add_epi32(a, b);
 }
+static inline acc acc_swap(acc a, const uint32_t distance) {
+    return _mm512_castps_si512(vec_swap(_mm512_castsi512_ps(a), distance));
+}
 static inline words words_load(const float *p) {
     return _mm512_loadu_si512(p);
 }
+static inline words words_of(vec a) {
+    return _mm512_castps_si512(a);
+}
 static inline words words_splat(const float *p) {
-    return _mm512_castps_si512(_mm512_set1_ps(*p));
+    return words_of(vec_splat(*p));
 }
 static inline acc dot(words x, words w, acc a) {
     return _mm512_dpbusd_epi32(a, x, w);

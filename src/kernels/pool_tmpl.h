@@ -33,14 +33,54 @@ static void mean_window(const struct pool_window *t) {
         for (uint32_t i = 0; i < t->rows; i++)
             for (uint32_t j = 0; j < t->columns; j++)
                 sum = vec_add(sum, numbers_load(tap(t, i, j, c)));
-        numbers_store(t->y + c / word_numbers(FORMAT), vec_mul(sum, vec_splat(t->scale)));
+        vec mean = vec_add(vec_mul(sum, vec_splat(t->scale)), vec_splat(t->offset));
+        if (t->floats)
+            vec_store(t->y + c, mean);
+        else
+            numbers_store(t->y + c / word_numbers(FORMAT), mean);
     }
     for (; c < t->channels; c++) {
         float sum = 0;
         for (uint32_t i = 0; i < t->rows; i++)
             for (uint32_t j = 0; j < t->columns; j++)
                 sum += number_get(tap(t, i, j, 0), c);
-        number_put(t->y, c, sum * t->scale);
+        if (t->floats)
+            t->y[c] = sum * t->scale + t->offset;
+        else
+            number_put(t->y, c, sum * t->scale + t->offset);
+    }
+}
+
+/* VL channels from c on of pixel p. */
+ALWAYS_INLINE void gate_vector(const struct gated_row *t, uint32_t p, uint32_t c) {
+    const uint32_t word = c / word_numbers(FORMAT);
+    vec x = numbers_load(t->x + p * t->x_pixel + word), gate = vec_load(t->gate + c);
+    vec residual = numbers_load(t->residual + p * t->residual_pixel + word);
+    if (FORMAT == FORMAT_U8) {
+        x = vec_sub(x, vec_splat(t->x_zero));
+        gate = vec_mul(gate, vec_splat(t->scale));
+        residual = vec_mul(residual, vec_splat(t->residual_scale));
+    }
+    vec sum = vec_add(vec_mul(x, gate), residual);
+    sum = FORMAT == FORMAT_U8 ? vec_add(sum, vec_splat(t->offset)) : vec_max(vec_zero(), sum);
+    numbers_store(t->y + p * t->y_pixel + word, sum);
+}
+
+static float gate_number(const struct gated_row *t, uint32_t p, uint32_t c) {
+    float x = number_get(t->x + p * t->x_pixel, c), residual = number_get(t->residual + p * t->residual_pixel, c);
+    if (FORMAT == FORMAT_U8)
+        return (x - t->x_zero) * (t->gate[c] * t->scale) + residual * t->residual_scale + t->offset;
+    float sum = x * t->gate[c] + residual;
+    return sum < 0 ? 0 : sum;
+}
+
+static void gate_row(const struct gated_row *t) {
+    for (uint32_t p = 0; p < t->pixels; p++) {
+        uint32_t c = 0;
+        for (; c + VL <= t->channels; c += VL)
+            gate_vector(t, p, c);
+        for (; c < t->channels; c++)
+            number_put(t->y + p * t->y_pixel, c, gate_number(t, p, c));
     }
 }
 
@@ -91,9 +131,12 @@ static float dot_rounds(uint64_t rounds) {
 const struct format_kernels KERNELS = {
     .mr = MR,
     .nr = NR,
+    .group_nr = VL,
     .conv_tile = conv_tile,
+    .group_tile = group_tile,
     .max_window = max_window,
     .mean_window = mean_window,
+    .gate_row = gate_row,
     .convert = convert,
     .dot_rounds = dot_rounds,
     .ops_a_round = OPS_A_ROUND,

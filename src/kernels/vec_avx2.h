@@ -1,5 +1,6 @@
 /* vec_avx2.h - the vector vocabulary in AVX2 with FMA. */
 #include <immintrin.h>
+#include <stdint.h>
 
 #define VL 8 /* floats a vector */
 typedef __m256 vec;
@@ -31,3 +32,20 @@ static inline vec vec_fma(vec a, vec b, vec c) {
 static inline vec vec_max(vec a, vec b) {
     return _mm256_max_ps(a, b);
 } /* b where either is NaN */
+
+/* Floats that are the whole vector or a quarter; what stands in the rest is unknown. */
+static inline vec vec_load_whole(const float *p, const uint32_t count) {
+    return count == VL ? vec_load(p) : _mm256_castpd_ps(_mm256_castpd128_pd256(_mm_load_sd((const double *)p)));
+}
+/* The first `count` floats, and zeros. */
+static inline vec vec_load_first(const float *p, uint32_t count) {
+    static const int32_t masks[2 * VL] = {-1, -1, -1, -1, -1, -1, -1, -1};
+    return _mm256_maskload_ps(p, _mm256_loadu_si256((const __m256i *)(masks + VL - count)));
+}
+static inline vec vec_permute(vec a, const uint32_t from[VL]) {
+    return _mm256_permutevar8x32_ps(a, _mm256_loadu_si256((const __m256i *)from));
+}
+/* Lane i gets lane i ^ distance; 1 or 2. */
+static inline vec vec_swap(vec a, const uint32_t distance) {
+    return distance == 1 ? _mm256_permute_ps(a, 0xb1) : _mm256_permute_ps(a, 0x4e);
+}

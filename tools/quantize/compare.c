@@ -3,34 +3,22 @@
 
 #include <string.h>
 
-#include "bf16.h"
 #include "error.h"
+#include "observed.h"
+
+uint32_t outputs_of(const resnet_model *model) {
+    return model->graph.nodes[model->graph.count - 1].out.channels;
+}
+
+resnet_status run_outputs(resnet_session *session, const resnet_model *model, uint32_t count, float *outputs,
+                          resnet_error *error) {
+    bool headless = model->config.head == RESNET_HEAD_NONE;
+    resnet_request request = {.logits = headless ? NULL : outputs, .embedding = headless ? outputs : NULL};
+    return resnet_run(session, count, &request, error);
+}
 
 static size_t dense_size(struct shape shape) {
     return (size_t)shape.height * shape.width * shape.channels;
-}
-
-/* ---- Numbers of all formats ---- */
-
-/* Where the numbers of a pixel come from. */
-struct decoder {
-    enum format format;
-    float scale, zero; /* of u8 */
-};
-
-static float decode(const struct decoder *decoder, const float *pixel, uint32_t channel) {
-    switch (decoder->format) {
-    case FORMAT_U8:
-        return decoder->scale * (((const uint8_t *)pixel)[channel] - decoder->zero);
-    case FORMAT_BF16:
-        return bf16_to_float(((const uint16_t *)pixel)[channel]);
-    default:
-        return pixel[channel];
-    }
-}
-
-static const float *pixel_of(const struct observation *seen, uint32_t y, uint32_t x) {
-    return seen->values + y * seen->tensor->row + x * seen->tensor->pixel;
 }
 
 /* ---- Observers ---- */
@@ -38,7 +26,7 @@ static const float *pixel_of(const struct observation *seen, uint32_t y, uint32_
 static void remember(void *context, const struct observation *seen) {
     struct comparison *c = context;
     struct shape shape = seen->tensor->shape;
-    float *to = c->outputs + c->starts[seen->node];
+    float *to = c->maps + c->starts[seen->node];
     for (uint32_t y = 0; y < shape.height; y++)
         for (uint32_t x = 0; x < shape.width; x++, to += shape.channels)
             memcpy(to, pixel_of(seen, y, x), shape.channels * sizeof *to);
@@ -47,13 +35,9 @@ static void remember(void *context, const struct observation *seen) {
 static void subtract(void *context, const struct observation *seen) {
     struct comparison *c = context;
     struct shape shape = seen->tensor->shape;
-    const float *exact = c->outputs + c->starts[seen->node];
+    const float *exact = c->maps + c->starts[seen->node];
     struct difference *sum = &c->differences[seen->node];
-    struct decoder decoder = {.format = seen->format};
-    if (seen->format == FORMAT_U8) {
-        decoder.scale = c->other->scales[seen->node];
-        decoder.zero = node_zero(&c->other->graph.nodes[seen->node]);
-    }
+    struct decoder decoder = decoder_of(c->other, seen);
     for (uint32_t y = 0; y < shape.height; y++)
         for (uint32_t x = 0; x < shape.width; x++, exact += shape.channels)
             for (uint32_t k = 0; k < shape.channels; k++) {
@@ -66,8 +50,8 @@ static void subtract(void *context, const struct observation *seen) {
 
 /* ---- Create, free, add ---- */
 
-static size_t logits_size(const struct comparison *c) {
-    return c->exact->config.classes * sizeof(float);
+static size_t outputs_size(const struct comparison *c) {
+    return outputs_of(c->exact) * sizeof(float);
 }
 
 static resnet_status allocate(struct comparison *c, resnet_error *error) {
@@ -76,15 +60,15 @@ static resnet_status allocate(struct comparison *c, resnet_error *error) {
     if (!c->starts)
         return fail_memory(error, "a comparison", graph->count * sizeof *c->starts);
     for (uint32_t i = 0; i < graph->count; i++) {
-        c->starts[i] = c->outputs_size;
-        c->outputs_size += dense_size(graph->nodes[i].out);
+        c->starts[i] = c->maps_size;
+        c->maps_size += dense_size(graph->nodes[i].out);
     }
-    c->outputs = memory_get(&c->allocator, c->outputs_size * sizeof *c->outputs);
+    c->maps = memory_get(&c->allocator, c->maps_size * sizeof *c->maps);
     c->differences = memory_get(&c->allocator, graph->count * sizeof *c->differences);
-    c->exact_logits = memory_get(&c->allocator, logits_size(c));
-    c->logits = memory_get(&c->allocator, logits_size(c));
-    if (!c->outputs || !c->differences || !c->exact_logits || !c->logits)
-        return fail_memory(error, "a comparison", c->outputs_size * sizeof *c->outputs);
+    c->exact_outputs = memory_get(&c->allocator, outputs_size(c));
+    c->outputs = memory_get(&c->allocator, outputs_size(c));
+    if (!c->maps || !c->differences || !c->exact_outputs || !c->outputs)
+        return fail_memory(error, "a comparison", c->maps_size * sizeof *c->maps);
     memset(c->differences, 0, graph->count * sizeof *c->differences);
     return RESNET_OK;
 }
@@ -111,10 +95,10 @@ void comparison_free(struct comparison *c) {
     uint32_t nodes = c->exact->graph.count;
     resnet_session_free(c->session);
     resnet_session_free(c->exact_session);
-    memory_put(&c->allocator, c->logits, logits_size(c));
-    memory_put(&c->allocator, c->exact_logits, logits_size(c));
+    memory_put(&c->allocator, c->outputs, outputs_size(c));
+    memory_put(&c->allocator, c->exact_outputs, outputs_size(c));
     memory_put(&c->allocator, c->differences, nodes * sizeof *c->differences);
-    memory_put(&c->allocator, c->outputs, c->outputs_size * sizeof *c->outputs);
+    memory_put(&c->allocator, c->maps, c->maps_size * sizeof *c->maps);
     memory_put(&c->allocator, c->starts, nodes * sizeof *c->starts);
     *c = (struct comparison){0};
 }
@@ -123,14 +107,16 @@ resnet_status comparison_add(struct comparison *c, const resnet_session *from, u
     uint32_t classes = c->exact->config.classes, exact_best, best;
     session_copy_slot(c->exact_session, 0, from, slot);
     session_copy_slot(c->session, 0, from, slot);
-    resnet_status status = resnet_session_run(c->exact_session, 1, c->exact_logits, error);
+    resnet_status status = run_outputs(c->exact_session, c->exact, 1, c->exact_outputs, error);
     if (status == RESNET_OK)
-        status = resnet_session_run(c->session, 1, c->logits, error);
+        status = run_outputs(c->session, c->other, 1, c->outputs, error);
     if (status != RESNET_OK)
         return status;
-    resnet_top_k(c->exact_logits, classes, 1, &exact_best);
-    resnet_top_k(c->logits, classes, 1, &best);
     c->images++;
+    if (!classes)
+        return RESNET_OK;
+    resnet_top_k(c->exact_outputs, classes, 1, &exact_best);
+    resnet_top_k(c->outputs, classes, 1, &best);
     c->agreeing += best == exact_best;
     return RESNET_OK;
 }

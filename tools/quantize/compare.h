@@ -5,6 +5,13 @@
 #include "model.h"
 #include "session.h"
 
+/* Numbers that a network gives for an image: its logits or, without a head, its embedding. */
+uint32_t outputs_of(const resnet_model *model);
+
+/* Run slots 0..count-1 of a session of the model: outputs[count][outputs_of(model)]. Errors: those of resnet_run. */
+resnet_status run_outputs(resnet_session *session, const resnet_model *model, uint32_t count, float *outputs,
+                          resnet_error *error);
+
 /* Sums of squares over all numbers of a node's output, of all images. */
 struct difference {
     double signal, noise; /* of the exact model's, and of the difference */
@@ -14,12 +21,12 @@ struct comparison {
     resnet_allocator allocator;
     const resnet_model *exact, *other;       /* exact is in f32 */
     resnet_session *exact_session, *session; /* of one image */
-    float *exact_logits, *logits;
-    float *outputs; /* of all nodes of exact_session, one after the other, dense */
-    size_t *starts; /* of each node's */
-    size_t outputs_size;
+    float *exact_outputs, *outputs;          /* of the networks */
+    float *maps;                             /* of all nodes of exact_session, one after the other, dense */
+    size_t *starts;                          /* of each node's */
+    size_t maps_size;
     struct difference *differences; /* of each node */
-    uint64_t images, agreeing;      /* agreeing: with the same largest logit */
+    uint64_t images, agreeing;      /* agreeing: with the same largest logit; 0 without a head */
 };
 
 /* The models must outlive it, and be of the same config. comparison_free may follow either way. Errors: MEMORY, THREAD.

@@ -66,17 +66,22 @@ static void put_network(uint8_t *header, const resnet_config *config) {
     header[32] = (uint8_t)config->block;
     header[33] = (uint8_t)config->stride_at;
     header[34] = (uint8_t)config->stem;
+    header[35] = (uint8_t)config->shortcut;
+    header[36] = (uint8_t)config->attention;
+    header[37] = (uint8_t)config->head;
     header[38] = (uint8_t)(config->precision - RESNET_PRECISION_F32);
     for (uint32_t stage = 0; stage < RESNET_MAX_STAGES; stage++)
         put_u32(header + 40 + 4 * stage, config->blocks[stage]);
     put_u32(header + 56, config->base_width);
     put_u32(header + 60, config->groups);
     put_u32(header + 64, config->width_per_group);
+    put_u32(header + 68, config->output_stride);
     put_u32(header + 72, config->in_channels);
     put_u32(header + 76, config->height);
     put_u32(header + 80, config->width);
     put_u32(header + 84, config->classes);
     put_f32(header + 88, config->bn_epsilon);
+    put_u32(header + 100, config->attention_width);
 }
 
 static void put_preprocess(uint8_t *header, const resnet_preprocess *how, uint32_t channels) {

@@ -38,12 +38,15 @@ static int8_t round_weight(float weight, float scale) {
     return (int8_t)(whole > 127 ? 127 : whole < -127 ? -127 : whole);
 }
 
-/* One output channel; returns the mean of what rounding adds to its output. */
-static double quantize_channel(const struct node *node, const float *weight, const struct moments *seen, float scale,
-                               struct quantized *result, int8_t *integers) {
+/* Output channel `channel`, whose weights and scale these are; returns the mean of what rounding adds to its output. */
+static double quantize_channel(const struct node *node, uint32_t channel, const float *weight,
+                               const struct moments *seen, struct quantized *result) {
     size_t area = (size_t)node->kernel * node->kernel;
+    uint32_t inputs = node_group_inputs(node), first = channel / (node->out.channels / node->groups) * inputs;
+    float scale = result->scale[channel];
+    int8_t *integers = result->integers + channel * node_filter(node);
     double shift = 0;
-    for (uint32_t k = 0; k < node->in.channels; k++) {
+    for (uint32_t k = 0; k < inputs; k++) {
         double square = 0, error_square = 0, error_sum = 0;
         for (size_t i = k * area; i < (k + 1) * area; i++) {
             integers[i] = round_weight(weight[i], scale);
@@ -52,9 +55,9 @@ static double quantize_channel(const struct node *node, const float *weight, con
             error_square += error * error;
             error_sum += error;
         }
-        result->signal += square * seen->power[k];
-        result->noise += error_square * seen->power[k];
-        shift += error_sum * seen->mean[k];
+        result->signal += square * seen->power[first + k];
+        result->noise += error_square * seen->power[first + k];
+        shift += error_sum * seen->mean[first + k];
     }
     return shift;
 }
@@ -71,7 +74,7 @@ void quantize_layer(const struct node *node, const float *weight, const struct m
     for (uint32_t o = 0; o < node->out.channels; o++) {
         const float *channel = weight + o * count;
         result->scale[o] = channel_scale(channel, count, result->bias[o], input);
-        double shift = quantize_channel(node, channel, seen, result->scale[o], result, result->integers + o * count);
+        double shift = quantize_channel(node, o, channel, seen, result);
         result->bias[o] = corrected(result->bias[o], shift, (double)input * (double)result->scale[o]);
     }
 }

@@ -15,7 +15,7 @@ struct moments {
 
 /* A layer on its way into 8 bits. */
 struct quantized {
-    int8_t *integers;     /* [out][in][kernel][kernel] */
+    int8_t *integers;     /* [out][in / groups][kernel][kernel] */
     float *scale;         /* [out] */
     float *bias;          /* [out]; with what rounding the weights shifts the output by, on average, taken back */
     double signal, noise; /* mean squares of the products' sum, and of what rounding the weights adds to it */

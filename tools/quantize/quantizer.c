@@ -28,7 +28,7 @@ struct quantizer {
     resnet_model *source;    /* of the reference: it holds the file's tensors as they are */
     resnet_model *exact;     /* the same, to run */
     resnet_session *session; /* of exact, for the caller */
-    float *logits;           /* [batch][classes] of it */
+    float *outputs;          /* [batch] of it */
     uint32_t batch;
     struct statistics *statistics; /* of each node's output */
     uint64_t observed;
@@ -102,8 +102,8 @@ static void observe(void *context, const struct observation *seen) {
     statistics_add(&q->statistics[seen->node], seen);
 }
 
-static size_t logits_size(const struct quantizer *q) {
-    return q->exact ? q->batch * (size_t)q->exact->config.classes * sizeof *q->logits : 0;
+static size_t outputs_size(const struct quantizer *q) {
+    return q->exact ? q->batch * (size_t)outputs_of(q->exact) * sizeof *q->outputs : 0;
 }
 
 static resnet_status create_session(struct quantizer *q, resnet_error *error) {
@@ -112,8 +112,8 @@ static resnet_status create_session(struct quantizer *q, resnet_error *error) {
     if (status != RESNET_OK)
         return status;
     session_observe(q->session, observe, q);
-    q->logits = memory_get(&q->allocator, logits_size(q));
-    return q->logits ? RESNET_OK : fail_memory(error, "the logits", logits_size(q));
+    q->outputs = memory_get(&q->allocator, outputs_size(q));
+    return q->outputs ? RESNET_OK : fail_memory(error, "the logits", outputs_size(q));
 }
 
 resnet_status quantizer_create(const char *path, const struct quantizer_options *options, struct quantizer **result,
@@ -162,7 +162,7 @@ void quantizer_free(struct quantizer *q) {
         statistics_free(&q->statistics[i], &allocator);
     memory_put(&allocator, q->statistics, nodes * sizeof *q->statistics);
     memory_put(&allocator, q->outcomes, nodes * sizeof *q->outcomes);
-    memory_put(&allocator, q->logits, logits_size(q));
+    memory_put(&allocator, q->outputs, outputs_size(q));
     resnet_session_free(q->session);
     resnet_model_free(q->exact);
     resnet_model_free(q->source);
@@ -179,7 +179,7 @@ resnet_status quantizer_observe(struct quantizer *q, uint32_t count, resnet_erro
     if (!q)
         return fail(error, RESNET_ERROR_ARGUMENT, "quantizer_observe: quantizer must not be NULL");
     uint64_t before = fpenv_enter(false);
-    resnet_status status = resnet_session_run(q->session, count, q->logits, error);
+    resnet_status status = run_outputs(q->session, q->exact, count, q->outputs, error);
     fpenv_leave(before);
     if (status == RESNET_OK)
         q->observed += count;
@@ -258,14 +258,34 @@ static resnet_status check_statistics(const struct quantizer *q, resnet_error *e
     return RESNET_OK;
 }
 
-/* A max pool passes the scale of its input on; the input is pixels. */
-static void choose_scales(struct quantizer *q) {
-    for (uint32_t i = 0; i < nodes_of(q); i++) {
-        const struct node *node = &q->source->graph.nodes[i];
-        q->outcomes[i].scale = node->op == OP_INPUT     ? 1
-                               : node->op == OP_MAXPOOL ? q->outcomes[node->input].scale
-                                                        : statistics_scale(&q->statistics[i], node_zero(node));
+/* The input is pixels; what only selects or averages some of its input's numbers passes their scale on. */
+static float scale_of(const struct quantizer *q, uint32_t node) {
+    const struct node *n = &q->source->graph.nodes[node];
+    switch (n->op) {
+    case OP_INPUT:
+        return 1;
+    case OP_MAXPOOL:
+    case OP_AVGPOOL:
+    case OP_SUBSAMPLE:
+        return q->outcomes[n->input].scale;
+    default:
+        return statistics_scale(&q->statistics[node], node_zero(n));
     }
+}
+
+static void choose_scales(struct quantizer *q) {
+    for (uint32_t i = 0; i < nodes_of(q); i++)
+        q->outcomes[i].scale = scale_of(q, i);
+}
+
+/* What stands behind a layer's bias: the scale of its output; of the classifier, that of its input; of attention, 1, or
+ * behind the last of its layers that of the map that it scales. */
+static float activation_of(const struct quantizer *q, uint32_t node) {
+    const struct graph *graph = &q->source->graph;
+    const struct node *n = &graph->nodes[node];
+    if (node_reads_floats(graph, n))
+        return graph->nodes[node + 1].op == OP_SCALE ? q->outcomes[node + 1].scale : 1;
+    return q->outcomes[n->op == OP_LINEAR ? n->input : node].scale;
 }
 
 /* Of a node's output; of the input as pixels, u = 255 * (std * x + mean). */
@@ -292,7 +312,8 @@ static void add_int8_tensors(struct quantizer *q, uint32_t node, const struct la
         model_image_f32(&q->image, rounded->scale, channels);
         model_image_f32(&q->image, rounded->bias, channels);
     }
-    model_image_f32(&q->image, &q->outcomes[n->op == OP_LINEAR ? n->input : node].scale, 1);
+    float activation = activation_of(q, node);
+    model_image_f32(&q->image, &activation, 1);
 }
 
 static resnet_status add_int8_layer(struct quantizer *q, uint32_t node, struct work *work, resnet_error *error) {
@@ -307,12 +328,15 @@ static resnet_status add_int8_layer(struct quantizer *q, uint32_t node, struct w
     if (!all_finite(layer.weight, (size_t)node_weights(n)) || !all_finite(layer.bias, n->out.channels))
         return fail(error, RESNET_ERROR_MODEL, "%s: a weight is not finite with the standard deviation folded in",
                     n->name);
-    memcpy(work->layer.bias, layer.bias, n->out.channels * sizeof *layer.bias);
-    moments_of(q, n->input, &work->moments);
-    quantize_layer(n, layer.weight, &work->moments, q->outcomes[n->input].scale, &work->layer);
-    outcome->signal = work->layer.signal;
-    outcome->noise = work->layer.noise;
-    outcome->kept = quantized_badly(n, &work->layer);
+    outcome->kept = node_reads_floats(&q->source->graph, n);
+    if (!outcome->kept) {
+        memcpy(work->layer.bias, layer.bias, n->out.channels * sizeof *layer.bias);
+        moments_of(q, n->input, &work->moments);
+        quantize_layer(n, layer.weight, &work->moments, q->outcomes[n->input].scale, &work->layer);
+        outcome->signal = work->layer.signal;
+        outcome->noise = work->layer.noise;
+        outcome->kept = quantized_badly(n, &work->layer);
+    }
     add_int8_tensors(q, node, &layer, &work->layer);
     return RESNET_OK;
 }

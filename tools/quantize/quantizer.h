@@ -51,7 +51,8 @@ const void *quantizer_file(const struct quantizer *quantizer, size_t *size);
 
 struct quantizer_info {
     uint64_t file_size, quantized_size;    /* of model files, in bytes */
-    uint64_t observed, compared, agreeing; /* images; agreeing: those compared that get the same class from both */
+    uint64_t observed, compared, agreeing; /* images; agreeing: those compared that get the same class from both;
+                                              none without a head */
     resnet_model_info model;               /* of the file; model.layers is how many quantizer_layer knows */
 };
 
