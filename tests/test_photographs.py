@@ -94,6 +94,23 @@ class Photographs(unittest.TestCase):
                 self.assertLess(error, 1e-4, f"{network} {isa}")
                 print(f"{network} {isa}: logits within {error:.1e} of the largest", file=sys.stderr)
 
+    def test_maps_on_crops(self):
+        """C4, C5 and embeddings, from exact pixels on; 1e-4 of the largest number is the promise."""
+        files = sorted((DATA / "expected/crops").glob("*.png"))
+        model, made = self.models["resnet50.pth"], pathlib.Path(self.folder.name, "made.npy")
+        right = np.load(DATA / "expected/crops2-resnet50-maps.npz")
+        commands = {"embedding": ["embed", *files[:2]]}
+        for level in "C4", "C5":
+            for i in range(len(right[level])):
+                commands[level, i] = ["features", "--level", level, files[i]]
+        for name, command in commands.items():
+            result = run(PROGRAM, *command, "--model", model, "--resize", "0", "-o", made)
+            self.assertEqual(result.returncode, 0, result.stderr)
+            want = right[name] if name == "embedding" else right[name[0]][name[1]]
+            error = np.abs(np.load(made) - want).max() / np.abs(want).max()
+            self.assertLess(error, 1e-4, name)
+            print(f"resnet50 {name}: within {error:.1e} of the largest", file=sys.stderr)
+
     def test_evaluation(self):
         """The count of right answers on 500 photographs is PyTorch's to one."""
         classes = np.array([int(row["class"]) for row in table("val/labels.tsv")])

@@ -19,7 +19,7 @@ import unittest
 import zlib
 
 PROGRAM = os.environ.get("RESNET_PROGRAM")
-COMMANDS = ("classify", "info", "bench", "eval", "quantize")
+COMMANDS = ("classify", "inspect", "bench", "eval", "quantize", "diff")
 LABELS = ("ant", 'a "quoted" \\ bee', "Käfer", "dragonfly")
 PEAKS = ("peak_f32_gops", "peak_bf16_gops", "peak_int8_gops")
 OK, INPUTS, USAGE, MODEL, IO = range(5)
@@ -157,8 +157,8 @@ class Usage(ProgramTest):
                           ["classify", "--threads", "99999999999999999999999", image],
                           ["classify", "--threads", " 1", image], ["classify", "--resize", "16385", image],
                           ["classify", "--isa", "z80", image], ["classify", "--logits", image],
-                          ["classify", "-", "-"], ["classify", "--files-from", "-", "-"], ["info", "a", "b"],
-                          ["info", "--top", "3"], ["bench", "a"], ["bench", "--seconds", "nan"],
+                          ["classify", "-", "-"], ["classify", "--files-from", "-", "-"], ["inspect", "a", "b"],
+                          ["inspect", "--top", "3"], ["bench", "a"], ["bench", "--seconds", "nan"],
                           ["bench", "--seconds", "1e99"], ["bench", "--arch", "resnet50", "--model", "m"],
                           ["bench", "--arch", "resnet51"], ["bench", "--precision", "f64"], ["bench", "--batch", "0"],
                           ["bench", "--size", "0"], ["bench", "--size", "16385"], ["classify", "--precision", "", image],
@@ -341,7 +341,7 @@ class BadImages(ProgramTest):
 
 class BadModels(ProgramTest):
     def check(self, path, code):
-        for arguments in (["classify", "--model", path, self.images[0]], ["info", path]):
+        for arguments in (["classify", "--model", path, self.images[0]], ["inspect", path]):
             got, out, err = resnet(*arguments)
             self.assertEqual((got, out), (code, b""), err)
             self.assertEqual(len(err.splitlines()), 1)
@@ -378,7 +378,7 @@ class BadModels(ProgramTest):
 
 class Info(ProgramTest):
     def test_json(self):
-        code, out, _ = resnet("info", "--json", "--layers", self.model)
+        code, out, _ = resnet("inspect", "--json", "--layers", self.model)
         info = json.loads(out)
         self.assertEqual(code, OK)
         self.assertEqual(info["labels"], list(LABELS))
@@ -390,14 +390,14 @@ class Info(ProgramTest):
         self.assertEqual(info["preprocess"]["resize"], 34)
 
     def test_for_people(self):
-        code, out, _ = resnet("info", "--layers", self.model)
+        code, out, _ = resnet("inspect", "--layers", self.model)
         self.assertEqual(code, OK)
         self.assertIn("last class          dragonfly", out.decode())
         self.assertIn(b"layer1.0.conv2", out)
 
     def test_model_without_labels(self):
         model = self.write("nameless.resnet", tiny_model(labels=()))
-        self.assertEqual(json.loads(resnet("info", "--json", model)[1])["labels"], [])
+        self.assertEqual(json.loads(resnet("inspect", "--json", model)[1])["labels"], [])
         code, out, _ = resnet("classify", "--model", model, self.images[0])
         self.assertEqual(code, OK)
         self.assertIn(b"class 3", out)
@@ -421,7 +421,7 @@ class Bench(ProgramTest):
         for name in ("load_ms", "model_mb", "session_mb", "peak_rss_mb", "gops", "share_of_peak", "limit_ms",
                      "share_of_limit", *PEAKS, "read_l1_gb_s", "read_memory_gb_s"):
             self.assertGreater(figures[name], 0, name)
-        info = json.loads(resnet("info", "--json", "--layers", self.model)[1])
+        info = json.loads(resnet("inspect", "--json", "--layers", self.model)[1])
         self.assertEqual([layer["name"] for layer in figures["layers"]], [layer["name"] for layer in info["layers"]])
         self.assertTrue(all(layer["ms"] >= 0 for layer in figures["layers"]))
         self.assertAlmostEqual(figures["gops"] * figures["median_ms"] * 1e6 / (2 * info["macs"] * 2), 1, 5)
@@ -631,7 +631,7 @@ class Eval(ProgramTest):
 
 class Output(ProgramTest):
     def test_full(self):
-        for arguments in (["classify", "--model", self.model, self.images[0]], ["info", self.model], ["--help"],
+        for arguments in (["classify", "--model", self.model, self.images[0]], ["inspect", self.model], ["--help"],
                           ["bench", "--model", self.model, "--seconds", "0"]):
             with open("/dev/full", "wb") as full:
                 code, _, err = resnet(*arguments, stdout=full)
@@ -673,7 +673,7 @@ class Quantize(ProgramTest):
             report = json.loads(out)
             self.assertEqual(report["bytes"], os.path.getsize(made))
             self.assertEqual(report["f32_bytes"], os.path.getsize(self.model))
-            info = json.loads(resnet("info", "--json", made)[1])
+            info = json.loads(resnet("inspect", "--json", made)[1])
             self.assertEqual((info["precision"], info["labels"]), (precision, list(LABELS)))
             self.assertEqual(resnet("classify", "--model", made, self.images[0])[0], OK)
             self.assertEqual(resnet("classify", "--model", made, "--isa", "reference", self.images[0])[0], OK)
@@ -696,7 +696,7 @@ class Quantize(ProgramTest):
         report = json.loads(out)
         self.assertEqual((code, report["images"], report["failed"]), (INPUTS, 6, 1))
         self.assertIn("broken.png", err)
-        self.assertEqual(resnet("info", self.made)[0], OK)
+        self.assertEqual(resnet("inspect", self.made)[0], OK)
 
     def test_what_cannot_be_done_leaves_no_file(self):
         empty, made = self.path(self.id() + "/empty"), self.made

@@ -23,6 +23,7 @@ int batch_open(struct batch *batch, const struct batch_settings *settings) {
     int code = model_open(&path, &load, &batch->model);
     if (code != EXIT_FINE)
         return code;
+    batch->path = path;
     batch->info = resnet_model_describe(batch->model);
     if (batch->info.config.in_channels != 3) {
         complain("%s: the network takes %" PRIu32 " channels, and an image has 3", path,
@@ -56,6 +57,17 @@ void batch_add(struct batch *batch, struct picture picture) {
 void batch_clear(struct batch *batch) {
     while (batch->count)
         free(batch->pictures[--batch->count].path);
+}
+
+bool batch_fill(struct batch *batch, struct inputs *inputs) {
+    struct picture picture = {0};
+    batch_clear(batch);
+    do {
+        if (!(picture.path = inputs_next(inputs, &picture.is_stdin)))
+            break;
+        batch_add(batch, picture);
+    } while (batch->count < batch->size && inputs_ready(inputs));
+    return batch->count > 0;
 }
 
 static void set_from_stdin(struct batch *batch, uint32_t slot, resnet_error *error) {
@@ -113,12 +125,15 @@ uint32_t batch_decode(struct batch *batch) {
     return good;
 }
 
-/* A slot whose picture failed is run with whatever it holds, and nobody looks at its logits. */
-void batch_run(struct batch *batch) {
+/* A slot whose picture failed is run with whatever it holds, and nobody looks at its results. */
+void batch_request(struct batch *batch, const resnet_request *request) {
     resnet_error error;
-    if (batch_decode(batch) == 0 ||
-        resnet_session_run(batch->session, batch->count, batch->logits, &error) == RESNET_OK)
+    if (batch_decode(batch) == 0 || resnet_run(batch->session, batch->count, request, &error) == RESNET_OK)
         return;
     for (uint32_t i = 0; i < batch->count; i++)
         batch->pictures[i].error = error;
+}
+
+void batch_run(struct batch *batch) {
+    batch_request(batch, &(resnet_request){.logits = batch->logits});
 }

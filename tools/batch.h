@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "inputs.h"
 #include "resnet.h"
 
 /* What the user may choose about it. */
@@ -24,6 +25,7 @@ struct picture {
 };
 
 struct batch {
+    const char *path; /* the model's file */
     resnet_model *model;
     resnet_session *session;
     resnet_model_info info;
@@ -40,8 +42,15 @@ void batch_close(struct batch *batch);
 /* Append a picture, taking over its path. There must be room. */
 void batch_add(struct batch *batch, struct picture picture);
 
+/* Take the next images in place of those that are there; false where none is left. It waits for no more of a list than
+ * one image, so that the list may come from a program that is still at it. */
+bool batch_fill(struct batch *batch, struct inputs *inputs);
+
 /* Decode the pictures into the session's slots. Returns how many could be. */
 uint32_t batch_decode(struct batch *batch);
+
+/* Decode the pictures and compute what is asked for, of each slot. */
+void batch_request(struct batch *batch, const resnet_request *request);
 
 /* Decode and classify the pictures. */
 void batch_run(struct batch *batch);

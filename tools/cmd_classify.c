@@ -102,22 +102,10 @@ static void answer(struct classify *c, uint32_t slot) {
         print_for_people(c, picture, top);
 }
 
-/* Answers come as soon as nothing more waits to be read, so that a list may come from a program that is still at it. */
-static bool next_batch(struct classify *c, struct inputs *inputs) {
-    struct picture picture = {0};
-    batch_clear(&c->batch);
-    do {
-        if (!(picture.path = inputs_next(inputs, &picture.is_stdin)))
-            break;
-        batch_add(&c->batch, picture);
-    } while (c->batch.count < c->batch.size && inputs_ready(inputs));
-    return c->batch.count > 0;
-}
-
 static int classify_all(struct classify *c, struct inputs *inputs) {
     progress_start(&c->progress, inputs->listed ? 0 : (size_t)inputs->count);
     c->progress.shown = c->progress.shown && !isatty(fileno(stdout)); /* there the answers show it */
-    while (next_batch(c, inputs)) {
+    while (batch_fill(&c->batch, inputs)) {
         batch_run(&c->batch);
         for (uint32_t i = 0; i < c->batch.count; i++)
             answer(c, i);
@@ -167,14 +155,6 @@ static int classify(struct classify *c, struct inputs *inputs) {
     return code;
 }
 
-/* How often stdin is asked for. */
-static int stdin_uses(const struct classify *c, int argc, char **argv) {
-    int uses = c->files_from && strcmp(c->files_from, "-") == 0;
-    for (int i = 0; i < argc; i++)
-        uses += strcmp(argv[i], "-") == 0;
-    return uses;
-}
-
 static int run(const struct command *self, int argc, char **argv) {
     struct classify c = {.top = 5, .settings = {.resize = RESIZE_AS_MODEL}};
     const struct option options[] = {
@@ -198,7 +178,7 @@ static int run(const struct command *self, int argc, char **argv) {
         return usage_error(self, "no image is named", "");
     if (c.logits && !c.json)
         return usage_error(self, "--logits needs --json", "");
-    if (stdin_uses(&c, argc, argv) > 1)
+    if (inputs_stdin_uses(c.files_from, argc, argv) > 1)
         return usage_error(self, "stdin can be read only once", "");
     if (!inputs_open(&inputs, argv, argc, c.files_from))
         return EXIT_IO;

@@ -133,7 +133,8 @@ static void report_all(const struct quantize *q) {
     report_text(r, "precision", resnet_precision_name(q->precision));
     report_integer(r, "images", info.compared);
     report_integer(r, "failed", q->failed);
-    report_number(r, "same_class_as_f32", (double)info.agreeing / (double)info.compared);
+    if (info.model.config.classes)
+        report_number(r, "same_class_as_f32", (double)info.agreeing / (double)info.compared);
     report_integer(r, "f32_bytes", info.file_size);
     report_integer(r, "bytes", info.quantized_size);
     if (info.compared)

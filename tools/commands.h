@@ -4,7 +4,7 @@
 
 enum exit_code {
     EXIT_FINE = 0,
-    EXIT_INPUTS = 1, /* some inputs failed, the rest is done */
+    EXIT_INPUTS = 1, /* some inputs failed, the rest is done; of diff: a layer departs */
     EXIT_USAGE = 2,
     EXIT_MODEL = 3, /* a bad or unsupported model, an absent instruction set */
     EXIT_IO = 4     /* a file, the memory or a thread was refused */
@@ -17,6 +17,7 @@ struct command {
     int (*run)(const struct command *self, int argc, char **argv); /* argv[0] is the first argument */
 };
 
-extern const struct command command_classify, command_info, command_bench, command_eval, command_quantize;
+extern const struct command command_classify, command_inspect, command_bench, command_eval, command_quantize,
+    command_diff, command_embed, command_features, command_explain, command_similar;
 
 #endif

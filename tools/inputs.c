@@ -5,6 +5,13 @@
 
 #include "system.h"
 
+int inputs_stdin_uses(const char *list, int count, char **operands) {
+    int uses = list && strcmp(list, "-") == 0;
+    for (int i = 0; i < count; i++)
+        uses += strcmp(operands[i], "-") == 0;
+    return uses;
+}
+
 bool inputs_open(struct inputs *inputs, char **operands, int count, const char *list) {
     inputs->operands = operands;
     inputs->count = count;

@@ -13,6 +13,9 @@ struct inputs {
     struct lines lines;
 };
 
+/* How often stdin is asked for. */
+int inputs_stdin_uses(const char *list, int count, char **operands);
+
 /* `list` is NULL, a file, or "-" for stdin. False after a complaint. */
 bool inputs_open(struct inputs *inputs, char **operands, int count, const char *list);
 void inputs_close(struct inputs *inputs);

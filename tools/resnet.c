@@ -7,8 +7,9 @@
 #include "resnet.h"
 #include "text.h"
 
-static const struct command *const commands[] = {&command_classify, &command_info, &command_bench, &command_eval,
-                                                 &command_quantize};
+static const struct command *const commands[] = {&command_classify, &command_inspect, &command_bench, &command_eval,
+                                                 &command_quantize, &command_diff,    &command_embed, &command_features,
+                                                 &command_explain,  &command_similar};
 #define COMMANDS ((int)(sizeof commands / sizeof *commands))
 
 static void print_help(FILE *out) {
@@ -20,7 +21,10 @@ static void print_help(FILE *out) {
           out);
 }
 
+/* "info" is what inspect was called at first. */
 static const struct command *find(const char *name) {
+    if (strcmp(name, "info") == 0)
+        return &command_inspect;
     for (int i = 0; i < COMMANDS; i++)
         if (strcmp(commands[i]->name, name) == 0)
             return commands[i];
