@@ -36,6 +36,8 @@
 extern "C" {
 #endif
 
+/* Of this header, by semantic versioning. While MAJOR is 0, a new MINOR may change the API; afterwards it only adds,
+ * and a new MAJOR may change it. */
 #define RESNET_VERSION_MAJOR 0
 #define RESNET_VERSION_MINOR 1
 #define RESNET_VERSION_PATCH 0
@@ -45,6 +47,7 @@ RESNET_API const char *resnet_version(void);
 
 /* ---- Errors ---- */
 
+/* What became of a call. */
 typedef enum resnet_status {
     RESNET_OK = 0,
     RESNET_ERROR_ARGUMENT,    /* the call is wrong: a NULL, a number out of range */
@@ -56,6 +59,7 @@ typedef enum resnet_status {
     RESNET_ERROR_THREAD       /* a thread could not be started */
 } resnet_status;
 
+/* Why a call failed. The caller's, and needs no initialisation. */
 typedef struct resnet_error {
     resnet_status status;
     char message[256]; /* one line without a newline, always terminated */
@@ -66,6 +70,7 @@ RESNET_API const char *resnet_status_name(resnet_status status);
 
 /* ---- What a network is ---- */
 
+/* What stages are made of: two 3x3 convolutions, or a 3x3 between two 1x1. */
 typedef enum resnet_block { RESNET_BLOCK_BASIC = 1, RESNET_BLOCK_BOTTLENECK = 2 } resnet_block;
 
 /* Where a bottleneck that halves the map has its stride: in the 3x3 (torchvision, "v1.5") or in the first 1x1 ("v1").
@@ -115,6 +120,7 @@ typedef enum resnet_precision {
 /* "auto", "f32", "bf16", "int8", "bf16x3"; for a value outside the enumeration, "unknown". */
 RESNET_API const char *resnet_precision_name(resnet_precision precision);
 
+/* How large a network may be. */
 #define RESNET_MAX_STAGES   4
 #define RESNET_MAX_CHANNELS 16 /* input channels */
 
@@ -155,6 +161,7 @@ typedef struct resnet_config {
  */
 RESNET_API resnet_status resnet_config_preset(const char *name, resnet_config *config, resnet_error *error);
 
+/* Pillow's filters of these names. */
 typedef enum resnet_interpolation { RESNET_BILINEAR = 0, RESNET_BICUBIC = 1 } resnet_interpolation;
 
 /*
@@ -196,6 +203,7 @@ typedef struct resnet_allocator {
     void *context;
 } resnet_allocator;
 
+/* How to load a model. */
 typedef struct resnet_load_options {
     resnet_isa isa;
     resnet_precision precision; /* UNSUPPORTED where the file cannot give it: INT8 from anything but an int8 file */
@@ -206,6 +214,9 @@ typedef struct resnet_load_options {
     const resnet_allocator *allocator; /* copied; NULL: the system's memory, in huge pages where it offers them */
 } resnet_load_options;
 
+/* A network with its weights, packed for one instruction set and precision, and its labels. Made by resnet_model_load_*
+ * or resnet_model_random, owned by the caller until resnet_model_free. Never changes: any number of threads and
+ * sessions may share it. */
 typedef struct resnet_model resnet_model;
 
 /*
@@ -231,6 +242,7 @@ RESNET_API resnet_status resnet_model_random(const resnet_config *config, uint64
 /* Free a model, after all of its sessions. NULL is allowed. */
 RESNET_API void resnet_model_free(resnet_model *model);
 
+/* What a model is. The name belongs to the library. */
 typedef struct resnet_model_info {
     const char *architecture; /* "resnet50", ... or "resnet" for a shape without a name of its own */
     resnet_config config;
@@ -244,6 +256,7 @@ typedef struct resnet_model_info {
     uint32_t layers;            /* how many resnet_model_layer knows */
 } resnet_model_info;
 
+/* What `model` is. Cannot fail. */
 RESNET_API resnet_model_info resnet_model_describe(const resnet_model *model);
 
 /* The label of class 0 <= index < classes; NULL beyond, or in a model without labels. Belongs to the model. */
@@ -272,6 +285,7 @@ RESNET_API resnet_status resnet_model_layer(const resnet_model *model, uint32_t 
 typedef void resnet_parallel_for(void *context, uint32_t count, void (*task)(void *argument, uint32_t i),
                                  void *argument);
 
+/* How a session is to run. */
 typedef struct resnet_session_options {
     uint32_t batch;                    /* images a run can take: the number of input slots; 0 means 1 */
     uint32_t height, width;            /* input size in pixels; 0: the model's own */
@@ -282,6 +296,8 @@ typedef struct resnet_session_options {
     double *layer_seconds; /* NULL, or an array of `layers` numbers to which each run adds what each layer took */
 } resnet_session_options;
 
+/* Memory and threads for runs of one model, at one input size. Made by resnet_session_create, owned by the caller until
+ * resnet_session_free; used by one thread at a time. The model must outlive it. */
 typedef struct resnet_session resnet_session;
 
 /* Bytes that a session with these options will hold: exactly what create asks its allocator for. Errors: as create. */
@@ -304,6 +320,7 @@ RESNET_API uint32_t resnet_session_threads(const resnet_session *session);
  * its content until it is filled again.
  */
 
+/* The order of an image's numbers: a plane for each channel, or all channels of each pixel together. */
 typedef enum resnet_layout { RESNET_NCHW = 0, RESNET_NHWC = 1 } resnet_layout;
 
 /* Numbers that are normalised already: in_channels * height * width floats in the layout that is named. Errors:
@@ -322,6 +339,8 @@ RESNET_API resnet_status resnet_session_set_rgb(resnet_session *session, uint32_
  * set_rgb. Errors: IO, IMAGE and those of set_rgb; UNSUPPORTED in a build without the image decoder. */
 RESNET_API resnet_status resnet_session_set_image_file(resnet_session *session, uint32_t slot, const char *path,
                                                        const resnet_preprocess *preprocess, resnet_error *error);
+
+/* The same from `size` bytes of memory, which may go when the call returns. Errors: as set_image_file, but for IO. */
 RESNET_API resnet_status resnet_session_set_image_memory(resnet_session *session, uint32_t slot, const void *data,
                                                          size_t size, const resnet_preprocess *preprocess,
                                                          resnet_error *error);
@@ -349,11 +368,11 @@ RESNET_API resnet_status resnet_session_map(const resnet_session *session, uint3
 /* What a run is to give: each result goes where its pointer says, and NULL means that it is not wanted. Layers past the
  * last one that is needed are not run. */
 typedef struct resnet_request {
-    float *logits;    /* [count][classes] */
-    float *embedding; /* [count][features]: the mean of the last stage's map, in f32 whatever the precision */
-    float
-        *maps[RESNET_MAX_STAGES]; /* stage s: [count][channels][height][width] of resnet_session_map, or as `layout` */
-    resnet_layout layout;         /* of maps */
+    float *logits;                  /* [count][classes] */
+    float *embedding;               /* [count][features]: the mean of the last stage's map, in f32 in any precision */
+    float *maps[RESNET_MAX_STAGES]; /* stage s: [count][channels][height][width] of resnet_session_map; in NHWC,
+                                       channels last */
+    resnet_layout layout;           /* of maps */
     float *cam; /* [count][height][width] of the last stage's map: what each place adds to the score of a class. Its
                    mean is the logit without the bias, but for rounding (an int8 network's logit comes from averages in
                    8 bits). Zhou et al.: Learning Deep Features for Discriminative Localization */
@@ -373,6 +392,45 @@ RESNET_API void resnet_softmax(float *values, uint32_t count);
 /* The indices of the k largest of `count` values, largest first, equal ones in index order. Returns how many were
  * written: the smaller of k and count. NaN counts as smaller than any number. */
 RESNET_API uint32_t resnet_top_k(const float *values, uint32_t count, uint32_t k, uint32_t *indices);
+
+/* ---- Your own classes ---- */
+
+/* Photographs whose classes are known, as embeddings (resnet_run) by the network that is to learn them. */
+typedef struct resnet_examples {
+    uint32_t count;          /* photographs */
+    uint32_t views;          /* embeddings of each: crops, mirror images; 0 means 1 */
+    const float *embeddings; /* [count][views][features], finite */
+    const uint32_t *classes; /* [count]: the one class of each; NULL with tags */
+    const uint8_t *tags; /* [count][classes], 1 where a class is right, else 0: any number may be; NULL with classes */
+} resnet_examples;
+
+/* What resnet_teach chose. */
+typedef struct resnet_teach_report {
+    double strength;
+    int from_zero;
+    uint32_t folds; /* of the cross-validation: 5, or as many as the largest class has photographs; 0: there was none */
+    double loss;    /* in it: mean of -ln(probability of what is right), classes counted alike; 0: there was none */
+} resnet_teach_report;
+
+/* How to teach. */
+typedef struct resnet_teach_options {
+    uint32_t classes;          /* 2 to 2^20, with tags from 1 on; each right for some photograph, and not for all */
+    const char *const *labels; /* [classes], as models/FORMAT.md allows them; NULL: none */
+    double strength;           /* of the examples against the penalty: C in scikit-learn; 0: cross-validation chooses */
+    int from_zero;    /* 1: the penalty is on weights. 0: on how far they are from those that the old classifier would
+                         use, where that is a softmax and, with a strength of 0, where cross-validation finds it better */
+    uint64_t seed;    /* of how the photographs are split for cross-validation */
+    uint32_t threads; /* 0: as many as CPU affinity and cgroup quota give; the result is the same to the bit */
+    resnet_teach_report *report; /* NULL, or where to write it */
+} resnet_teach_options;
+
+/*
+ * A new model: the network of `backbone`, and nothing shared with it, with a new classifier. That is fitted by logistic
+ * regression with an L2 penalty and balanced classes: multinomial for classes (the head becomes SOFTMAX), one for each
+ * class for tags (SIGMOID). Errors: ARGUMENT, MEMORY, THREAD.
+ */
+RESNET_API resnet_status resnet_teach(const resnet_model *backbone, const resnet_examples *examples,
+                                      const resnet_teach_options *options, resnet_model **model, resnet_error *error);
 
 /* ---- Measuring ---- */
 

@@ -4,6 +4,7 @@
 #include "memory.h"
 
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 
 /* Blocks of at least two huge pages come straight from the system, at a huge page's boundary; weights and activations
@@ -57,4 +58,27 @@ bool multiply(size_t a, size_t b, size_t *result) {
 
 bool add(size_t a, size_t b, size_t *result) {
     return !__builtin_add_overflow(a, b, result);
+}
+
+/* The size of the arrays so far, each rounded up; SIZE_MAX where it does not fit. */
+static size_t arrays_size(const struct array *arrays, size_t count) {
+    size_t all = 0, bytes;
+    for (size_t i = 0; i < count; i++)
+        if (!multiply(arrays[i].count, arrays[i].size, &bytes) || !add(bytes, ALIGNMENT - 1, &bytes) ||
+            !add(all, bytes & ~(size_t)(ALIGNMENT - 1), &all))
+            return SIZE_MAX;
+    return all;
+}
+
+void *memory_get_arrays(const resnet_allocator *allocator, const struct array *arrays, size_t count, size_t *size) {
+    *size = arrays_size(arrays, count);
+    uint8_t *block = *size < SIZE_MAX ? memory_get(allocator, *size) : NULL;
+    if (!block)
+        return NULL;
+    memset(block, 0, *size);
+    for (size_t i = 0; i < count; i++) {
+        void *address = block + arrays_size(arrays, i);
+        memcpy(arrays[i].pointer, &address, sizeof address);
+    }
+    return block;
 }

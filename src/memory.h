@@ -18,6 +18,15 @@ void *memory_get(const resnet_allocator *allocator, size_t size);
 /* Give back what memory_get returned for the same size. NULL is allowed. */
 void memory_put(const resnet_allocator *allocator, void *memory, size_t size);
 
+/* An array in a block: `pointer` is where its address goes. */
+struct array {
+    void *pointer;
+    size_t count, size; /* of an element */
+};
+
+/* One block of zeros for all of these arrays, `*size` bytes, or NULL; each starts at a multiple of ALIGNMENT. */
+void *memory_get_arrays(const resnet_allocator *allocator, const struct array *arrays, size_t count, size_t *size);
+
 /* a * b and a + b; false, with *result untouched, where they do not fit. */
 bool multiply(size_t a, size_t b, size_t *result);
 bool add(size_t a, size_t b, size_t *result);

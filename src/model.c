@@ -6,6 +6,7 @@
 
 #include "error.h"
 #include "model_file.h"
+#include "random.h"
 #include "weights.h"
 #include "winograd.h"
 
@@ -219,6 +220,90 @@ resnet_status resnet_model_load_memory(const void *data, size_t size, const resn
     return deliver(model, status, result);
 }
 
+/* ---- Another classifier ---- */
+
+/* As many labels as classes, each a line of its own in a file. */
+static resnet_status measure_labels(const struct classifier *classifier, size_t *size, resnet_error *error) {
+    *size = 0;
+    for (uint32_t k = 0; classifier->labels && k < classifier->classes; k++) {
+        const char *label = classifier->labels[k];
+        size_t length = label ? strlen(label) : 0;
+        bool good = length > 0;
+        for (size_t i = 0; i < length; i++)
+            good &= (unsigned char)label[i] >= 0x20 && label[i] != 0x7f;
+        if (!good)
+            return fail(error, RESNET_ERROR_ARGUMENT, "the label of class %u is empty or has a control byte", k);
+        *size += length + 1;
+    }
+    return *size <= MODEL_FILE_MOST_LABELS
+               ? RESNET_OK
+               : fail(error, RESNET_ERROR_ARGUMENT, "%zu bytes of labels; at most %u", *size, MODEL_FILE_MOST_LABELS);
+}
+
+static resnet_status copy_labels(resnet_model *model, const struct classifier *classifier, resnet_error *error) {
+    resnet_status status = measure_labels(classifier, &model->labels_size, error);
+    if (status != RESNET_OK || !model->labels_size)
+        return status;
+    char *end = model->labels = memory_get(&model->allocator, model->labels_size);
+    if (!end)
+        return fail_memory(error, "the labels", model->labels_size);
+    for (uint32_t k = 0; k < classifier->classes; k++) {
+        strcpy(end, classifier->labels[k]);
+        end += strlen(end) + 1;
+    }
+    return RESNET_OK;
+}
+
+/* What int8 has for each node: of those up to the classifier a copy. */
+static resnet_status copy_int8(resnet_model *model, const resnet_model *from, float activation, resnet_error *error) {
+    uint32_t count = model->graph.count, pool = count - 2;
+    if (model->precision != RESNET_PRECISION_INT8)
+        return RESNET_OK;
+    model->kept = memory_get(&model->allocator, count * sizeof *model->kept);
+    if (!model->kept)
+        return fail_memory(error, "the kinds of the layers", count * sizeof *model->kept);
+    for (uint32_t i = 0; i < count; i++)
+        model->kept[i] = i > pool || model_keeps(from, i);
+    if (!from->scales)
+        return RESNET_OK;
+    model->scales = memory_get(&model->allocator, count * sizeof *model->scales);
+    if (!model->scales)
+        return fail_memory(error, "the activations' scales", count * sizeof *model->scales);
+    memcpy(model->scales, from->scales, (pool + 1) * sizeof *model->scales);
+    if (from->config.head == RESNET_HEAD_NONE)
+        model->scales[pool] = activation;
+    model->scales[pool + 1] = 1;
+    return RESNET_OK;
+}
+
+static resnet_status with_classifier(resnet_model *model, const resnet_model *from, const struct classifier *classifier,
+                                     resnet_error *error) {
+    resnet_status status = build_graph(model, error);
+    if (status == RESNET_OK)
+        status = copy_labels(model, classifier, error);
+    if (status == RESNET_OK)
+        status = copy_int8(model, from, classifier->activation, error);
+    return status == RESNET_OK ? weights_with_classifier(model, from, classifier, error) : status;
+}
+
+resnet_status model_with_classifier(const resnet_model *backbone, const struct classifier *classifier,
+                                    resnet_model **result, resnet_error *error) {
+    resnet_model *model = memory_get(&backbone->allocator, sizeof *model);
+    *result = NULL;
+    if (!model)
+        return fail_memory(error, "the model", sizeof *model);
+    *model = (resnet_model){.allocator = backbone->allocator,
+                            .config = backbone->config,
+                            .preprocess = backbone->preprocess,
+                            .precision = backbone->precision,
+                            .kernels = backbone->kernels,
+                            .format = backbone->format,
+                            .winograd = backbone->winograd};
+    model->config.classes = classifier->classes;
+    model->config.head = classifier->head;
+    return deliver(model, with_classifier(model, backbone, classifier, error), result);
+}
+
 /* ---- Random weights ---- */
 
 /* Numbers made from a seed, and how many of them come before each node's. */
@@ -228,14 +313,9 @@ struct random {
     uint64_t *starts;
 };
 
-/* Steele, Lea, Flood: Fast splittable pseudorandom number generators (splitmix64); number `index` of those that follow
- * a seed, uniform in [-1, 1). */
-static float random_at(uint64_t seed, uint64_t index) {
-    uint64_t z = seed + (index + 1) * 0x9e3779b97f4a7c15U;
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9U;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebU;
-    z ^= z >> 31;
-    return (float)(int32_t)(z >> 32) / 2147483648.0F;
+/* Number `index` of those that follow a seed, uniform in [-1, 1). */
+static float uniform_at(uint64_t seed, uint64_t index) {
+    return (float)(int32_t)(random_at(seed, index) >> 32) / 2147483648.0F;
 }
 
 static resnet_status start_random(struct random *random, const resnet_allocator *allocator, resnet_error *error) {
@@ -273,7 +353,7 @@ static resnet_status random_weights(void *context, struct unit unit, void *weigh
     if (node->residual != NO_NODE)
         limit /= 2;
     for (size_t i = 0; i < unit.count * filter; i++)
-        values[i] = limit * random_at(random->seed, first + i);
+        values[i] = limit * uniform_at(random->seed, first + i);
     return RESNET_OK;
 }
 

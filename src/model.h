@@ -24,6 +24,20 @@ struct resnet_model {
     bool *kept;    /* of an int8 file: which nodes are kept in f32; NULL: none */
 };
 
+/* What a network may end with. */
+struct classifier {
+    resnet_head head; /* SOFTMAX or SIGMOID */
+    uint32_t classes;
+    const char *const *labels; /* [classes], or NULL */
+    float *weight, *bias;      /* [classes][features], [classes] */
+    float activation;          /* of int8, where the network had no classifier: the scale of the embeddings */
+};
+
+/* A new model that ends with this classifier, in f32 where the network is int8; its weights are rounded in place to the
+ * network's bf16. Errors: ARGUMENT, MEMORY. */
+resnet_status model_with_classifier(const resnet_model *backbone, const struct classifier *classifier,
+                                    resnet_model **model, resnet_error *error);
+
 /* The node whose output is the embedding: the average pool that the network ends with, or that its classifier reads. */
 uint32_t model_pool(const resnet_model *model);
 

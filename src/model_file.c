@@ -11,9 +11,8 @@
 #include "file.h"
 #include "floats.h"
 
-#define HEADER_SIZE      256
-#define MOST_LABEL_BYTES (1U << 24)
-#define MOST_RESIZE      16384
+#define HEADER_SIZE 256
+#define MOST_RESIZE 16384
 
 static const uint8_t magic[8] = {0x8b, 'R', 'N', 'T', '\r', '\n', 0x1a, '\n'};
 
@@ -177,8 +176,9 @@ static resnet_status read_header(struct model_file *file, resnet_error *error) {
     file->labels_size = u32_at(header, 96);
     file->payload_crc = u32_at(header, 24);
     status = check_config(file, error);
-    if (status == RESNET_OK && file->labels_size > MOST_LABEL_BYTES)
-        status = fail(error, RESNET_ERROR_MODEL, "%u bytes of labels; at most %u", file->labels_size, MOST_LABEL_BYTES);
+    if (status == RESNET_OK && file->labels_size > MODEL_FILE_MOST_LABELS)
+        status = fail(error, RESNET_ERROR_MODEL, "%u bytes of labels; at most %u", file->labels_size,
+                      MODEL_FILE_MOST_LABELS);
     return status == RESNET_OK ? parse_preprocess(file, header, error) : status;
 }
 

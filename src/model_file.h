@@ -13,7 +13,8 @@
 #include "crc.h"
 #include "graph.h"
 
-#define MODEL_FILE_MOST_BYTES ((uint64_t)1 << 30)
+#define MODEL_FILE_MOST_BYTES  ((uint64_t)1 << 30)
+#define MODEL_FILE_MOST_LABELS (1U << 24) /* bytes */
 
 struct model_file {
     int descriptor; /* -1: read from `data` */

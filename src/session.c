@@ -205,6 +205,19 @@ void session_copy_slot(resnet_session *to, uint32_t slot, const resnet_session *
     copy_pixels(slot_values(to, slot), &to->plan.slots, slot_values(from, from_slot), source->row, source->pixel);
 }
 
+void session_mirror_slot(resnet_session *session, uint32_t slot) {
+    const struct tensor *t = &session->plan.slots;
+    for (uint32_t y = 0; y < t->shape.height; y++) {
+        float *left = slot_values(session, slot) + y * t->row, *right = left + (t->shape.width - 1) * t->pixel;
+        for (; left < right; left += t->pixel, right -= t->pixel)
+            for (uint32_t c = 0; c < t->shape.channels; c++) {
+                float value = left[c];
+                left[c] = right[c];
+                right[c] = value;
+            }
+    }
+}
+
 static void copy_nhwc(float *to, const struct tensor *t, const float *from) {
     copy_pixels(to, t, from, (size_t)t->shape.width * t->shape.channels, t->shape.channels);
 }

@@ -23,4 +23,7 @@ void session_observe(resnet_session *session, session_observer *observer, void *
 /* Fill slot `slot` of `to` with what slot `from_slot` of `from` holds: both must have the same input size. */
 void session_copy_slot(resnet_session *to, uint32_t slot, const resnet_session *from, uint32_t from_slot);
 
+/* Turn what slot `slot` holds into its mirror image. */
+void session_mirror_slot(resnet_session *session, uint32_t slot);
+
 #endif

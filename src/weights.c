@@ -480,6 +480,36 @@ resnet_status weights_build(resnet_model *model, const struct source *source, ui
     return status;
 }
 
+/* Where the CPU has no products of bf16, its panels are f32 and do not round. */
+static resnet_status round_classifier(const resnet_model *model, const struct classifier *classifier, size_t count,
+                                      resnet_error *error) {
+    if (model->precision == RESNET_PRECISION_BF16)
+        round_to_bf16(classifier->weight, count);
+    return all_finite(classifier->weight, count) && all_finite(classifier->bias, classifier->classes)
+               ? RESNET_OK
+               : fail(error, RESNET_ERROR_ARGUMENT, "the new classifier has weights that are not finite");
+}
+
+resnet_status weights_with_classifier(resnet_model *model, const resnet_model *from,
+                                      const struct classifier *classifier, resnet_error *error) {
+    uint32_t last = model->graph.count - 1;
+    const struct node *node = &model->graph.nodes[last];
+    size_t count = (size_t)node_weights(node);
+    const struct layer layer = {.weight = classifier->weight, .bias = classifier->bias, .input = 1, .output = 1};
+    resnet_status status = round_classifier(model, classifier, count, error);
+    if (status == RESNET_OK)
+        status = allocate_weights(model, error);
+    if (status != RESNET_OK)
+        return status;
+    float *place = model->weights + model->starts[last];
+    memcpy(model->weights, from->weights, model->starts[last] * sizeof *place);
+    if (model->kernels)
+        return pack_panels(node, &layer, node_format(model, last), node_nr(model, last), place, error);
+    memcpy(place, layer.weight, count * sizeof *place);
+    memcpy(place + count, layer.bias, node->out.channels * sizeof *place);
+    return RESNET_OK;
+}
+
 float weights_of_channel(const resnet_model *model, uint32_t node, uint32_t channel, float *weight) {
     const struct node *n = &model->graph.nodes[node];
     const float *place = model->weights + model->starts[node];

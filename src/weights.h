@@ -29,6 +29,11 @@ struct source {
  * MODEL, MEMORY, THREAD, and the source's. */
 resnet_status weights_build(resnet_model *model, const struct source *source, uint32_t threads, resnet_error *error);
 
+/* Give a model, whose graph is that of `from` up to the classifier, the weights of `from` and this classifier. Errors:
+ * ARGUMENT, where it is not finite once it is rounded; MEMORY. */
+resnet_status weights_with_classifier(resnet_model *model, const resnet_model *from,
+                                      const struct classifier *classifier, resnet_error *error);
+
 /* The weights of an output channel of a linear layer [in] as the executor has them; returns its bias.
  * See unpack_channel. */
 float weights_of_channel(const resnet_model *model, uint32_t node, uint32_t channel, float *weight);

@@ -407,14 +407,14 @@ resnet_config test_any_config(struct test_random *random) {
     config.stride_at = (resnet_stride_at)test_below(random, 2);
     config.stem = (resnet_stem)test_below(random, dilates ? RESNET_STEM_CIFAR : RESNET_STEM_CIFAR + 1);
     config.shortcut = (resnet_shortcut)test_below(random, dilates ? 1 : bottleneck ? 2 : 3);
-    config.output_stride = dilates ? 8 << test_below(random, 2) : 0;
+    config.output_stride = dilates ? 8U << test_below(random, 2) : 0;
     bool deep = config.stem == RESNET_STEM_DEEP || config.stem == RESNET_STEM_TIERED;
     config.base_width = deep ? 8 * test_between(random, 1, 3) : test_between(random, 1, 24);
     config.width_per_group = test_between(random, 64, 130);
     if (bottleneck && test_below(random, 2)) { /* of 4 or 8 channels in the first stage, and twice as many in each */
         config.groups = test_between(random, 2, 4);
         config.base_width = 16;
-        config.width_per_group = 16 << test_below(random, 2);
+        config.width_per_group = 16U << test_below(random, 2);
     }
     config.attention = (resnet_attention)test_below(random, 2);
     config.attention_width = config.attention ? test_between(random, 1, 9) : 0;

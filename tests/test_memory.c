@@ -96,6 +96,29 @@ static void test_align_up(void **state) {
     }
 }
 
+static void test_arrays(void **state) {
+    (void)state;
+    struct test_memory memory;
+    double *first;
+    uint8_t *second, *third;
+    size_t size;
+    const struct array arrays[] = {{&first, 9, sizeof *first}, {&second, 0, 1}, {&third, 3, 1}};
+    const struct array large[] = {{&first, SIZE_MAX / 8, 8}, {&second, 64, 1}}, larger[] = {{&first, SIZE_MAX / 4, 8}};
+    test_memory_init(&memory, 0xa5);
+    void *block = memory_get_arrays(&memory.allocator, arrays, COUNT(arrays), &size);
+    assert_non_null(block);
+    assert_int_equal(size, 128 + 64);
+    assert_true(is_aligned(first, ALIGNMENT) && is_aligned(second, ALIGNMENT) && is_aligned(third, ALIGNMENT));
+    assert_true((uint8_t *)(first + 9) <= second && second <= third && third + 3 <= (uint8_t *)block + size);
+    for (int i = 0; i < 9; i++)
+        assert_true(first[i] == 0);
+    assert_true(third[0] == 0 && third[2] == 0);
+    memory_put(&memory.allocator, block, size);
+    assert_null(memory_get_arrays(&memory.allocator, large, COUNT(large), &size));
+    assert_null(memory_get_arrays(&memory.allocator, larger, COUNT(larger), &size));
+    test_memory_check(&memory);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_system_memory),
@@ -104,6 +127,7 @@ int main(void) {
         cmocka_unit_test(test_multiply),
         cmocka_unit_test(test_add),
         cmocka_unit_test(test_align_up),
+        cmocka_unit_test(test_arrays),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

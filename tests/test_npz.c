@@ -16,7 +16,7 @@
 
 /* ---- Files ---- */
 
-struct array {
+struct member {
     const char *name, *shape; /* as the header has it: "(1, 2)" */
     const char *description;  /* what stands before the shape; NULL: the right one */
     const float *values;
@@ -36,7 +36,7 @@ static void put_u16(uint8_t *to, size_t value) {
 }
 
 /* As numpy writes it: padded so that the numbers start at a multiple of 64. */
-static size_t write_npy(uint8_t *to, const struct array *array) {
+static size_t write_npy(uint8_t *to, const struct member *array) {
     const char *description = array->description ? array->description : "'descr': '<f4', 'fortran_order': False";
     memcpy(to, "\x93NUMPY\1", 8);
     put_u16(to + 8, 118);
@@ -59,7 +59,7 @@ static void write_fields(uint8_t *to, const uint8_t *npy, size_t size, size_t na
     put_u16(to + 22, name);
 }
 
-static void add_array(struct archive *archive, const struct array *array) {
+static void add_array(struct archive *archive, const struct member *array) {
     char name[80];
     size_t length = (size_t)snprintf(name, sizeof name, "%s.npy", array->name), start = archive->size;
     uint8_t *local = archive->bytes + start, *entry = archive->directory + archive->directory_size;
@@ -94,7 +94,7 @@ static void finish(struct archive *archive) {
 
 static const float input[6] = {1, -2, 3.5F, 0, 1e-40F, 3e38F};
 static const float scores[3] = {7, 8, 9};
-static const struct array good[] = {{"input", "(1, 2, 3, 1)", NULL, input, 6}, {"fc", "(3,)", NULL, scores, 3}};
+static const struct member good[] = {{"input", "(1, 2, 3, 1)", NULL, input, 6}, {"fc", "(3,)", NULL, scores, 3}};
 
 static struct archive good_archive(void) {
     struct archive archive = {.size = 0};
@@ -201,7 +201,7 @@ static void test_no_flipped_bit_gives_other_numbers(void **state) {
 static void test_names_what_is_wrong_with_an_array(void **state) {
     (void)state;
     static const struct {
-        struct array array;
+        struct member array;
         const char *reason;
     } bad[] = {
         {{"a", "(3,)", "'descr': '<f8', 'fortran_order': False", scores, 3}, "array a: not an array of f32"},

@@ -19,7 +19,7 @@ import unittest
 import zlib
 
 PROGRAM = os.environ.get("RESNET_PROGRAM")
-COMMANDS = ("classify", "inspect", "bench", "eval", "quantize", "diff")
+COMMANDS = ("classify", "inspect", "bench", "eval", "quantize", "diff", "teach")
 LABELS = ("ant", 'a "quoted" \\ bee', "Käfer", "dragonfly")
 PEAKS = ("peak_f32_gops", "peak_bf16_gops", "peak_int8_gops")
 OK, INPUTS, USAGE, MODEL, IO = range(5)

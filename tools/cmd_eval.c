@@ -1,11 +1,11 @@
 /* cmd_eval.c - resnet eval: count how often a model is right on a labelled set of images. */
 #include <inttypes.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "batch.h"
 #include "commands.h"
+#include "interval.h"
 #include "labelled.h"
 #include "model.h"
 #include "options.h"
@@ -18,7 +18,6 @@
 #define TOP             5
 #define FEW_CLASSES     20 /* so few have their whole confusion matrix shown */
 #define MOST_CONFUSIONS 10
-#define NORMAL_95       1.959963984540054 /* 95 % of the normal distribution lies within so many deviations */
 
 /* How often class `truth` was taken for class `guess`. */
 struct confusion {
@@ -107,14 +106,6 @@ static size_t count_pair(const struct eval *e, uint32_t truth, uint32_t guess) {
         if (e->confusions[i].truth == truth && e->confusions[i].guess == guess)
             return e->confusions[i].count;
     return 0;
-}
-
-/* Wilson's 95 % interval for the share that `hits` of `n` show. */
-static void wilson(size_t hits, size_t n_, float interval[2]) {
-    double n = (double)n_, p = (double)hits / n, z2 = NORMAL_95 * NORMAL_95;
-    double centre = p + z2 / (2 * n), reach = NORMAL_95 * sqrt(p * (1 - p) / n + z2 / (4 * n * n));
-    interval[0] = (float)((centre - reach) / (1 + z2 / n));
-    interval[1] = (float)((centre + reach) / (1 + z2 / n));
 }
 
 static void report_confusion(struct report *r, const struct eval *e, const struct confusion *c) {

@@ -18,6 +18,6 @@ struct command {
 };
 
 extern const struct command command_classify, command_inspect, command_bench, command_eval, command_quantize,
-    command_diff, command_embed, command_features, command_explain, command_similar;
+    command_diff, command_embed, command_features, command_explain, command_similar, command_teach;
 
 #endif

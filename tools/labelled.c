@@ -137,6 +137,17 @@ bool labelled_from_folders(struct labelled *set, const char *folder, const resne
     return good;
 }
 
+bool labelled_add_folder(struct labelled *set, const char *folder, uint32_t class) {
+    return add_entries(set, folder, false, class);
+}
+
+bool labelled_from_classes(struct labelled *set, const char *folder, struct labelled *names) {
+    bool good = add_entries(names, folder, true, 0);
+    for (size_t i = 0; i < names->count && good; i++)
+        good = add_entries(set, names->images[i].path, false, (uint32_t)i);
+    return good;
+}
+
 static bool add_lines(struct labelled *set, const char *list) {
     struct lines lines = {0};
     if (!lines_open(&lines, list))

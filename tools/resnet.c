@@ -7,9 +7,9 @@
 #include "resnet.h"
 #include "text.h"
 
-static const struct command *const commands[] = {&command_classify, &command_inspect, &command_bench, &command_eval,
-                                                 &command_quantize, &command_diff,    &command_embed, &command_features,
-                                                 &command_explain,  &command_similar};
+static const struct command *const commands[] = {
+    &command_classify, &command_eval,     &command_explain, &command_embed, &command_features, &command_similar,
+    &command_teach,    &command_quantize, &command_inspect, &command_diff,  &command_bench};
 #define COMMANDS ((int)(sizeof commands / sizeof *commands))
 
 static void print_help(FILE *out) {

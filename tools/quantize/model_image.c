@@ -134,13 +134,19 @@ resnet_status model_image_check(const struct model_image *image, resnet_error *e
     return image->refused ? fail_memory(error, "the model file", image->refused) : RESNET_OK;
 }
 
+void model_image_seal(uint8_t *header, uint64_t size, uint32_t payload_crc) {
+    struct crc crc;
+    crc_prepare(&crc);
+    put_u64(header + 16, size);
+    put_u32(header + 24, payload_crc);
+    put_u32(header + 12, 0);
+    put_u32(header + 12, crc_of(&crc, header, HEADER_SIZE));
+}
+
 void model_image_finish(struct model_image *image) {
     struct crc crc;
     crc_prepare(&crc);
-    put_u64(image->bytes + 16, image->size);
-    put_u32(image->bytes + 24, crc_of(&crc, image->bytes + HEADER_SIZE, image->size - HEADER_SIZE));
-    put_u32(image->bytes + 12, 0);
-    put_u32(image->bytes + 12, crc_of(&crc, image->bytes, HEADER_SIZE));
+    model_image_seal(image->bytes, image->size, crc_of(&crc, image->bytes + HEADER_SIZE, image->size - HEADER_SIZE));
 }
 
 void model_image_free(struct model_image *image) {

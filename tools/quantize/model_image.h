@@ -25,7 +25,10 @@ void model_image_bf16(struct model_image *image, const float *values, size_t cou
 /* Whether all that was appended is there. Errors: MEMORY. */
 resnet_status model_image_check(const struct model_image *image, resnet_error *error);
 
-/* Write size and checksums into the header of an image that is whole. */
+/* Write size and checksums into the header of a file; its checksum of the payload is of all bytes behind the header. */
+void model_image_seal(uint8_t *header, uint64_t size, uint32_t payload_crc);
+
+/* Likewise, of an image that is the whole file. */
 void model_image_finish(struct model_image *image);
 
 void model_image_free(struct model_image *image);
