@@ -89,7 +89,8 @@ struct test_content {
     const char *labels; /* the label block itself, a line feed after each label */
     test_fill *fill;
     void *context;
-    uint64_t kept; /* of an int8 file: bit i is set where its i-th layer with tensors is kept in f32; attention is always */
+    uint64_t
+        kept; /* of an int8 file: bit i is set where its i-th layer with tensors is kept in f32; attention is always */
 };
 
 /* The whole file, checksums and all; test_bytes_free it. The config need not be valid as long as a graph can be built.

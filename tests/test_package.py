@@ -15,6 +15,7 @@ import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BUILD = pathlib.Path(os.environ.get("RESNET_BUILD", ROOT / "build"))
+PROGRAM = os.environ.get("RESNET_PROGRAM")
 CC = shlex.split(os.environ.get("CC") or "cc")
 CXX = shlex.split(os.environ.get("CXX") or "c++")
 SANITIZERS = os.environ.get("RESNET_SANITIZE", "")  # that the library was built with
@@ -54,6 +55,21 @@ class Header(unittest.TestCase):
         self.compiles(CXX, "-std=c++11", ".cc")
 
 
+    def test_says_something_of_each_function_and_type(self):
+        lines = (ROOT / "include/resnet.h").read_text().splitlines()
+        declarations = [i for i, line in enumerate(lines) if re.match(r"RESNET_API |typedef ", line)]
+        self.assertGreater(len(declarations), 40)
+        self.assertEqual([lines[i] for i in declarations if not lines[i - 1].endswith("*/")], [])
+
+    @unittest.skipUnless(shutil.which("doxygen"), "no doxygen")
+    def test_doxygen_makes_a_manual_of_it_without_a_warning(self):
+        with tempfile.TemporaryDirectory() as folder:
+            settings = (ROOT / "tools/package/Doxyfile").read_text() + f"OUTPUT_DIRECTORY = {folder}\n"
+            result = run("doxygen", "-", input=settings, cwd=ROOT)
+            self.assertEqual((result.returncode, result.stdout, result.stderr), (0, "", ""))
+            self.assertIn("Allocates nothing", pathlib.Path(folder, "manual/resnet_8h.html").read_text())
+
+
 @unittest.skipIf(FLAGS, "sanitizers bring symbols of their own")
 class Symbols(unittest.TestCase):
     def test_exports_are_the_headers_functions(self):
@@ -66,6 +82,18 @@ class Symbols(unittest.TestCase):
         imported = {fields[-1].split("@")[0] for fields in symbols("-D", "--undefined-only")}
         self.assertIn("memcpy", imported)
         self.assertEqual(imported & FORBIDDEN, set())
+
+    def test_needs_libc_libm_and_pthreads_only(self):
+        needed = re.findall(r"NEEDED.*\[(.*)\]", run("readelf", "-d", BUILD / "libresnet.so").stdout)
+        self.assertIn("libc.so.6", needed)
+        self.assertEqual([name for name in needed if not re.match(r"(libc|libm|libpthread|ld-linux-[\w-]+)\.so\.", name)],
+                         [])  # ld-linux is libc's own loader; code that has thread-local variables names it
+
+    def test_stripped_size(self):
+        with tempfile.TemporaryDirectory() as folder:
+            stripped = pathlib.Path(folder, "libresnet.so")
+            self.assertEqual(run("strip", "-o", stripped, BUILD / "libresnet.so").returncode, 0)
+            self.assertLess(stripped.stat().st_size, 400_000)
 
     def test_no_writable_globals(self):
         result = run("objdump", "-t", BUILD / "libresnet.so")
@@ -88,10 +116,65 @@ class Readme(unittest.TestCase):
             self.assertEqual(result.returncode, 0, result.stderr)
             self.assertIn(samples[0].stem.replace("_", " "), result.stdout)
 
+    def test_every_section_that_it_names_exists(self):
+        text = (ROOT / "README.md").read_text()
+        titles = re.findall(r"^#+ (.*)", re.sub(r"```.*?```", "", text, flags=re.S), re.M)
+        anchors = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+        named = set(re.findall(r"\]\(#([^)]+)\)", text))
+        self.assertGreater(len(named), 8)
+        self.assertEqual(named - anchors, set())
+
     def test_every_file_that_it_names_exists(self):
         text = (ROOT / "README.md").read_text()
         for name in re.findall(r"\]\(([^)#:]+)\)", text):
             self.assertTrue((ROOT / name).exists(), name)
+
+
+@unittest.skipUnless(PROGRAM, "no program was built")
+class Package(unittest.TestCase):
+    def test_man_pages_say_what_the_program_and_the_header_say(self):
+        result = run(sys.executable, ROOT / "tools/package/make_man.py", PROGRAM, "--check")
+        self.assertEqual((result.returncode, result.stderr), (0, ""))
+
+    @unittest.skipUnless(shutil.which("bash"), "no bash")
+    def test_completion_for_bash(self):
+        script = f"source {ROOT}/tools/package/resnet.bash; COMP_WORDS=(\"$@\"); COMP_CWORD=$(($# - 1)); " \
+                 "_resnet \"$1\" \"${@: -1}\" \"${@: -2:1}\"; echo \"${COMPREPLY[@]}\""
+
+        def complete(*words):
+            result = run("bash", "-c", script, "bash", PROGRAM, *words, cwd=ROOT / "models")
+            self.assertEqual((result.returncode, result.stderr), (0, ""))
+            return result.stdout.split()
+
+        self.assertEqual(complete("cl"), ["classify"])
+        self.assertEqual(complete("help", "ev"), ["eval"])
+        self.assertEqual(complete("classify", "--log"), ["--logits"])
+        self.assertIn("--threads", complete("classify", "a.png", "--"))
+        self.assertIn("avx2", complete("classify", "--isa", ""))
+        self.assertEqual(complete("classify", "--isa", "=", "neo"), ["neon"])
+        self.assertEqual(complete("info", "def"), ["default.resnet"])
+        self.assertEqual(complete("classify", "--model", "def"), ["default.resnet"])
+        self.assertEqual(complete("quantize", "-o", "FOR"), ["FORMAT.md"])
+        self.assertEqual(complete("classify", "--top", ""), [])
+
+    @unittest.skipUnless(shutil.which("zsh"), "no zsh")
+    def test_completion_for_zsh(self):
+        # zsh's own functions are stood in for by some that print what they are given.
+        script = "_describe() { print -rl -- ${(P)2} }; _arguments() { print -rl -- $@ }; words=(\"$@\"); " \
+                 f"CURRENT=$#; source {ROOT}/tools/package/_resnet"
+
+        def complete(*words):
+            result = run("zsh", "-f", "-c", script, "zsh", PROGRAM, *words)
+            self.assertEqual((result.returncode, result.stderr), (0, ""))
+            return result.stdout.splitlines()
+
+        self.assertIn("classify:Say what is on images", complete("cl")[0])
+        self.assertEqual(complete("help", ""), complete(""))
+        options = complete("classify", "--")
+        self.assertIn("--json[write JSON]", options)
+        self.assertIn("--model=[the model file (without it: the default model)]:FILE:_files", options)
+        self.assertIn("--isa=[instruction set]:NAME:(auto reference scalar neon avx2 avx512 amx)", options)
+        self.assertIn("*:file:_files", options)
 
 
 if __name__ == "__main__":

@@ -31,8 +31,8 @@ bool labelled_from_table(struct labelled *set, const char *table, uint32_t class
  */
 bool labelled_from_folders(struct labelled *set, const char *folder, const resnet_model *model);
 
-/* Take the files in the folders in `folder`, whose sorted names are the classes: *names becomes their list, of one entry
- * a class, whose path ends with the name. False after a complaint. */
+/* Take the files in the folders in `folder`, whose sorted names are the classes: *names becomes their list, of one
+ * entry a class, whose path ends with the name. False after a complaint. */
 bool labelled_from_classes(struct labelled *set, const char *folder, struct labelled *names);
 
 /* Append the files in a folder, sorted. False after a complaint. */

@@ -1,27 +1,21 @@
 /* model.c - open the model that the user named, or the default one. */
-#define _POSIX_C_SOURCE 200809L
+#define _XOPEN_SOURCE 700 /* realpath */
 #include "model.h"
 
 #include <inttypes.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/auxv.h>
 #include <unistd.h>
 
 #include "commands.h"
 #include "text.h"
 
-#define DEFAULT_NAME "/default.resnet"
-
-/* In the order of the search; the build says where they are. */
-static const char *const default_places[] = {
-#ifdef RESNET_DATADIR
-    RESNET_DATADIR DEFAULT_NAME,
-#endif
-#ifdef RESNET_SOURCE_MODELS
-    RESNET_SOURCE_MODELS DEFAULT_NAME,
-#endif
-    NULL,
-};
+/* Where the default model is, seen from the program's folder: installed, and in a build. */
+static const char *const default_places[] = {RESNET_DATADIR "/default.resnet", "models/default.resnet"};
+#define PLACES (sizeof default_places / sizeof *default_places)
 
 int library_failure(const char *what, const resnet_error *error) {
     static const int codes[] = {
@@ -34,17 +28,30 @@ int library_failure(const char *what, const resnet_error *error) {
     return codes[error->status];
 }
 
+/* "/usr/bin/" of /usr/bin/resnet, whatever links led there; owned by the caller. NULL where it cannot be found out. The
+ * kernel tells every program its path, where /proc is not mounted as well. */
+static char *find_own_folder(void) {
+    const char *name = (const char *)getauxval(AT_EXECFN);
+    char *path = name ? realpath(name, NULL) : NULL, *slash = path ? strrchr(path, '/') : NULL;
+    if (slash)
+        slash[1] = '\0';
+    return path;
+}
+
 static const char *find_default(void) {
-    const char *const *place = default_places;
-    while (*place && access(*place, F_OK) != 0)
-        place++;
-    if (!*place) {
-        complain("there is no default model; name one with --model FILE");
-        for (place = default_places; *place; place++)
-            complain("looked for %s", *place);
-        return NULL;
+    static char path[4096 + 256]; /* a folder and a place: what is found is told to the caller */
+    char *folder = find_own_folder();
+    const char *found = NULL;
+    for (size_t i = 0; folder && i < PLACES && !found; i++) {
+        snprintf(path, sizeof path, "%s%s", folder, default_places[i]);
+        found = access(path, F_OK) == 0 ? path : NULL;
     }
-    return *place;
+    if (!found)
+        complain("there is no default model; name one with --model FILE");
+    for (size_t i = 0; folder && i < PLACES && !found; i++)
+        complain("looked for %s%s", folder, default_places[i]);
+    free(folder);
+    return found;
 }
 
 int model_open(const char **path, const resnet_load_options *options, resnet_model **model) {

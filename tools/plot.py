@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""Draw what bench_peers.sh or bench_scaling.sh measured, as SVG: plot.py FILE.tsv -o FILE.svg
+"""Draw what was measured or said, as SVG: plot.py FILE -o FILE.svg
 
-The table's first column tells which it is: bars for the peers, lines with logarithmic axes for the scaling. Needs
-nothing but Python. Colours suit a light and a dark page.
+A table of bench_peers.sh becomes bars, one of bench_scaling.sh lines with logarithmic axes, resnet bench --layers --json
+a bar for each layer beside its limit, and what a program printed (FILE.txt) a terminal. Needs nothing but Python. Colours
+suit a light and a dark page.
 """
 import argparse
 import csv
+import json
 import math
 import sys
 from xml.sax.saxutils import escape
@@ -29,7 +31,8 @@ class Drawing:
         self.elements = [STYLE]
 
     def text(self, x, y, content, anchor="start", kind=""):
-        self.elements.append(f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" class="{kind}">'
+        space = ' xml:space="preserve"' if str(content) != " ".join(str(content).split()) else ""
+        self.elements.append(f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" class="{kind}"{space}>'
                              f'{escape(str(content))}</text>')
 
     def bar(self, x, y, width, height, colour):
@@ -210,20 +213,67 @@ def draw_scaling(rows):
     return drawing
 
 
+# ---- Layers: bars beside their limits ----
+
+def draw_layers(result):
+    """What each layer took and, within it, its limit; without those that take less than 0.2 % of the time."""
+    layers = [layer for layer in result["layers"] if layer["ms"] > 0.002 * result["median_ms"]]
+    longest = max(max(layer["ms"], layer["limit_ms"]) for layer in layers)
+    drawing = Drawing(960, 70 + 15 * len(layers))
+    drawing.text(20, 20, f"{result['arch'] or result['model']}, {result['precision']}, {result['isa']}, threads: "
+                 f"{result['threads']}, batch: {result['batch']}: {result['median_ms']:.2f} ms a run", kind="title")
+    colours = {"products": COLOURS[2], "bytes": COLOURS[1]}
+    names = {"limit: products": colours["products"], "limit: bytes": colours["bytes"], "time": COLOURS[0]}
+    drawing.legend(20, 42, names, names)
+    for place, layer in enumerate(layers):
+        y = 58 + 15 * place
+        drawing.text(166, y + 10, layer["name"], "end")
+        drawing.bar(172, y, 560 * layer["ms"] / longest, 11, COLOURS[0])
+        drawing.bar(172, y + 2.5, 560 * layer["limit_ms"] / longest, 6, colours[layer["limited_by"]])
+        drawing.text(950, y + 10, f"{layer['ms']:.3f} ms, {100 * layer['share_of_limit']:.0f} % of its limit", "end")
+    return drawing
+
+
+# ---- A terminal ----
+
+def draw_terminal(text):
+    lines = text.rstrip("\n").split("\n")
+    drawing = Drawing(720, 28 + 18 * len(lines))
+    drawing.elements.append('<style>.line { font-family: ui-monospace, Menlo, Consolas, monospace; font-size: 13px; fill: #c9d1d9 }</style>'
+                            f'<rect width="{drawing.width}" height="{drawing.height}" rx="8" fill="#0d1117"/>')
+    for place, line in enumerate(lines):
+        drawing.text(16, 26 + 18 * place, line, kind="line")
+    return drawing
+
+
 # ---- Program ----
 
+def draw(file):
+    """The drawing that belongs to what the open file holds; None where that is none of these."""
+    if file.name.endswith(".txt"):
+        return draw_terminal(file.read())
+    if file.read(1) == "{":
+        file.seek(0)
+        result = json.load(file)
+        return draw_layers(result) if "layers" in result else None
+    file.seek(0)
+    rows = list(csv.DictReader(file, delimiter="\t"))
+    kinds = {"network": draw_peers, "grows": draw_scaling}
+    return kinds[next(iter(rows[0]))](rows) if rows and next(iter(rows[0])) in kinds else None
+
+
 def main():
-    parser = argparse.ArgumentParser(description="Draw what bench_peers.sh or bench_scaling.sh measured.")
-    parser.add_argument("table")
+    parser = argparse.ArgumentParser(description="Draw what was measured or said.")
+    parser.add_argument("input")
     parser.add_argument("-o", "--output", required=True)
     arguments = parser.parse_args()
-    with open(arguments.table, encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file, delimiter="\t"))
-    kinds = {"network": draw_peers, "grows": draw_scaling}
-    if not rows or next(iter(rows[0])) not in kinds:
-        sys.exit(f"{arguments.table}: expected a table of bench_peers.sh or of bench_scaling.sh")
+    with open(arguments.input, encoding="utf-8", newline="") as file:
+        drawing = draw(file)
+    if not drawing:
+        sys.exit(f"{arguments.input}: expected a table of bench_peers.sh or of bench_scaling.sh, resnet bench --layers "
+                 "--json, or a text")
     with open(arguments.output, "w", encoding="utf-8") as file:
-        file.write(kinds[next(iter(rows[0]))](rows).svg())
+        file.write(drawing.svg())
 
 
 if __name__ == "__main__":
