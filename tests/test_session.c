@@ -150,7 +150,7 @@ static void check_session(const struct fixture *f, const resnet_session_options 
 
 /* ---- The same bits ---- */
 
-static const uint32_t thread_counts[] = {1, 2, 3, 8};
+static const uint32_t thread_counts[] = {1, 2, 3, 8, 64};
 
 static void check_threads_and_batches(resnet_model *model) {
     struct fixture f = fixture_of(model, NULL);
@@ -915,6 +915,8 @@ static void test_defaults(void **state) {
 
 /* ---- Threads of the caller's ---- */
 
+#define MOST_USERS 32
+
 struct user {
     const struct fixture *fixture;
     uint32_t first;
@@ -929,7 +931,7 @@ static void *use_session(void *argument) {
     resnet_session_options options = options_for(f->model, 2, 2);
     resnet_session *session;
     user->equal = resnet_session_create(f->model, &options, &session, NULL) == RESNET_OK;
-    for (uint32_t i = 0; user->equal && i < 20; i++) {
+    for (uint32_t i = 0; user->equal && i < (test_quick() ? 20 : 200); i++) {
         uint32_t image = (user->first + i) % (MOST_BATCH - 1);
         resnet_session_set_floats(session, 0, f->images + image * f->image, RESNET_NHWC, NULL);
         resnet_session_set_floats(session, 1, f->images + (image + 1) * f->image, RESNET_NHWC, NULL);
@@ -941,17 +943,25 @@ static void *use_session(void *argument) {
     return NULL;
 }
 
-static void test_two_sessions_at_once(void **state) {
+static void use_sessions(const struct fixture *f, uint32_t count) {
+    struct user users[MOST_USERS];
+    pthread_t threads[MOST_USERS];
+    for (uint32_t i = 0; i < count; i++) {
+        users[i] = (struct user){f, 3 * i, false};
+        assert_int_equal(pthread_create(&threads[i], NULL, use_session, &users[i]), 0);
+    }
+    for (uint32_t i = 0; i < count; i++)
+        pthread_join(threads[i], NULL);
+    for (uint32_t i = 0; i < count; i++)
+        assert_true(users[i].equal);
+}
+
+/* One model, a session for each of 1 to 32 threads. */
+static void test_many_sessions_at_once(void **state) {
     (void)state;
     struct fixture f = fixture_of(model_of(deep_config(), 0), NULL);
-    struct user users[] = {{&f, 0, false}, {&f, 3, false}};
-    pthread_t threads[COUNT(users)];
-    for (size_t i = 0; i < COUNT(users); i++)
-        assert_int_equal(pthread_create(&threads[i], NULL, use_session, &users[i]), 0);
-    for (size_t i = 0; i < COUNT(users); i++)
-        pthread_join(threads[i], NULL);
-    for (size_t i = 0; i < COUNT(users); i++)
-        assert_true(users[i].equal);
+    for (uint32_t count = 1; count <= MOST_USERS; count *= 2)
+        use_sessions(&f, count);
     free_fixture(&f);
 }
 
@@ -1055,7 +1065,7 @@ int main(void) {
         cmocka_unit_test(test_wrong_inputs),
         cmocka_unit_test(test_wrong_runs),
         cmocka_unit_test(test_defaults),
-        cmocka_unit_test(test_two_sessions_at_once),
+        cmocka_unit_test(test_many_sessions_at_once),
         cmocka_unit_test(test_slots_filled_at_once),
         cmocka_unit_test(test_signals),
     };

@@ -4,8 +4,10 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "model.h"
 #include "system.h"
 
 #define MOST_KINDS 8 /* told apart in the last line: a ResNet has six */
@@ -50,9 +52,14 @@ static void find_limit(struct bench_layer *layer, const struct bench_run *run, c
 
 struct bench_layer *bench_layers(const struct bench_run *run, const struct machine *machine) {
     struct bench_layer *layers = allocate(run->info.layers, sizeof *layers);
+    resnet_error error;
     double all_weights = 0;
     for (uint32_t i = 0; i < run->info.layers; i++) {
-        resnet_model_layer(run->model, i, run->height, run->width, &layers[i].about, NULL);
+        if (resnet_model_layer(run->model, i, run->height, run->width, &layers[i].about, &error) != RESNET_OK) {
+            library_failure("layers", &error);
+            free(layers);
+            return NULL;
+        }
         layers[i].seconds = bench_median(run, 1 + i);
         count_work(&layers[i], run);
         all_weights += layers[i].weight_bytes;

@@ -24,7 +24,7 @@ struct bench_layer {
     bool bytes_decide; /* the second time is the longer */
 };
 
-/* One for each layer of the network, for a run of the whole batch; the caller frees it. */
+/* One for each layer of the network, for a run of the whole batch; the caller frees it. NULL after a complaint. */
 struct bench_layer *bench_layers(const struct bench_run *run, const struct machine *machine);
 
 /* The layers in the order in which they run; for people, with where the time over the limits goes. `before` is NULL, or

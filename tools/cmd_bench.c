@@ -93,6 +93,9 @@ static int bench(struct bench *b) {
     if (code == EXIT_FINE) {
         machine_measure(&b->machine, b->run.info.isa, b->run.threads);
         b->by_layer = bench_layers(&b->run, &b->machine);
+        code = b->by_layer ? EXIT_FINE : EXIT_IO;
+    }
+    if (code == EXIT_FINE) {
         report_all(b);
         if (b->trace)
             code = trace_write(b->trace, &b->run, b->by_layer);

@@ -22,6 +22,7 @@ struct inspection {
     size_t session; /* bytes, for one image */
     struct oddities odd;
     struct report report;
+    int code; /* to exit with */
 };
 
 static void report_config(struct report *r, const resnet_config *c) {
@@ -108,11 +109,15 @@ static void report_layer(struct report *r, const resnet_layer *l) {
 
 static void report_layers(struct inspection *in) {
     resnet_layer layer;
+    resnet_error error;
     if (in->report.people)
         printf("\n%-21s %-7s %5s %5s %4s %9s %8s then\n", "layer", "kind", "in", "out", "size", "map", "MMAC");
     report_open(&in->report, "layers", '[');
-    for (uint32_t i = 0; resnet_model_layer(in->model, i, 0, 0, &layer, NULL) == RESNET_OK; i++)
-        report_layer(&in->report, &layer);
+    for (uint32_t i = 0; i < in->about.layers && in->code == EXIT_FINE; i++)
+        if (resnet_model_layer(in->model, i, 0, 0, &layer, &error) == RESNET_OK)
+            report_layer(&in->report, &layer);
+        else
+            in->code = library_failure(in->path, &error);
     report_close(&in->report, ']');
 }
 
@@ -140,17 +145,17 @@ static void report_all(struct inspection *in) {
 
 static int inspect_model(struct inspection *in) {
     resnet_error error;
-    int code = model_open(&in->path, NULL, &in->model);
-    if (code != EXIT_FINE)
-        return code;
+    in->code = model_open(&in->path, NULL, &in->model);
+    if (in->code != EXIT_FINE)
+        return in->code;
     in->about = resnet_model_describe(in->model);
     if (resnet_session_memory(in->model, NULL, &in->session, &error) == RESNET_OK &&
         oddities_find(&in->odd, in->model, in->path, &error) == RESNET_OK)
         report_all(in);
     else
-        code = library_failure(in->path, &error);
+        in->code = library_failure(in->path, &error);
     resnet_model_free(in->model);
-    return code;
+    return in->code;
 }
 
 /* `before`, the file as a shell takes it whatever its name, and `behind`. */

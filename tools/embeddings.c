@@ -208,6 +208,8 @@ void embeddings_add(struct embeddings_writer *writer, const struct embedded *row
 
 bool embeddings_commit(struct embeddings_writer *writer) {
     bool good = fseek(writer->matrix.file, 0, SEEK_SET) == 0;
+    if (!good)
+        complain("%s: cannot be written: %s", writer->matrix.name, strerror(errno));
     write_head(writer);
     good = good && output_commit(&writer->table) && output_commit(&writer->matrix);
     embeddings_abandon(writer);

@@ -25,6 +25,30 @@ static char *temporary_name(const char *name) {
     return text;
 }
 
+/* Those that are neither committed nor abandoned. */
+static struct output_file *open_outputs;
+
+static void remove_open(void) {
+    for (const struct output_file *output = open_outputs; output; output = output->next)
+        unlink(output->temporary);
+}
+
+static void note_open(struct output_file *output) {
+    static bool registered;
+    if (!registered)
+        registered = atexit(remove_open) == 0;
+    output->next = open_outputs;
+    open_outputs = output;
+}
+
+static void note_closed(const struct output_file *output) {
+    struct output_file **link = &open_outputs;
+    while (*link && *link != output)
+        link = &(*link)->next;
+    if (*link)
+        *link = output->next;
+}
+
 bool output_open(struct output_file *output, const char *name) {
     struct stat status;
     *output = (struct output_file){.name = name};
@@ -34,8 +58,10 @@ bool output_open(struct output_file *output, const char *name) {
     }
     output->temporary = temporary_name(name);
     int file = open(output->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (file >= 0 && (output->file = fdopen(file, "w")) != NULL)
+    if (file >= 0 && (output->file = fdopen(file, "w")) != NULL) {
+        note_open(output);
         return true;
+    }
     int reason = errno;
     if (file >= 0) {
         close(file);
@@ -67,6 +93,7 @@ bool output_commit(struct output_file *output) {
 }
 
 void output_abandon(struct output_file *output) {
+    note_closed(output);
     if (output->file)
         fclose(output->file);
     if (output->temporary) {

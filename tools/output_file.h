@@ -5,11 +5,13 @@
 #include <stdbool.h>
 #include <stdio.h>
 
-/* Until it is committed, a file that has this name stays as it was. */
+/* Until it is committed, a file that has this name stays as it was. It must stay where it is: a program that ends with
+ * exit() in the meantime removes what was written. */
 struct output_file {
-    FILE *file;       /* to write to */
-    const char *name; /* the caller's; it must outlive this */
-    char *temporary;  /* in the same folder */
+    FILE *file;               /* to write to */
+    const char *name;         /* the caller's; it must outlive this */
+    char *temporary;          /* in the same folder */
+    struct output_file *next; /* of those that are open */
 };
 
 /* False after a complaint: where the name cannot be written, or is that of something other than a regular file. */
