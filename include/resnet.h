@@ -4,7 +4,7 @@
  *     resnet_error error;
  *     resnet_model *model;
  *     resnet_session *session;
- *     float logits[1000];
+ *     float logits[1000]; // as many as the network has classes
  *     if (resnet_model_load_file("resnet50.resnet", NULL, &model, &error) != RESNET_OK ||
  *         resnet_session_create(model, NULL, &session, &error) != RESNET_OK ||
  *         resnet_session_set_image_file(session, 0, "cat.jpg", NULL, &error) != RESNET_OK ||
@@ -133,8 +133,8 @@ typedef struct resnet_config {
     resnet_block block;
     uint32_t blocks[RESNET_MAX_STAGES]; /* at least 1 in the first stage */
     uint32_t base_width;                /* channels of the stem and planes of the first stage: 64 in the paper */
-    uint32_t groups;                    /* of the 3x3 in a bottleneck: 32 in ResNeXt-50; 4, 8 or 16 n channels each */
-    uint32_t width_per_group;           /* 64; 128 makes a Wide ResNet */
+    uint32_t groups; /* of the 3x3 in a bottleneck: 32 in ResNeXt-50; of 4, 8 or a multiple of 16 channels each */
+    uint32_t width_per_group; /* 64; 128 makes a Wide ResNet */
     resnet_stride_at stride_at;
     resnet_stem stem;
     resnet_shortcut shortcut;

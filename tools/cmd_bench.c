@@ -111,7 +111,7 @@ static int run(const struct command *self, int argc, char **argv) {
     struct bench_settings *settings = &b.settings;
     const struct option options[] = {
         option_model(&settings->model),
-        option_text("arch", "NAME", "resnet18, 34, 50, 101 or 152 with made-up weights", &settings->arch),
+        option_text("arch", "NAME", "a network known by name, such as resnet50, with made-up weights", &settings->arch),
         option_precision(&settings->precision),
         option_isa(&settings->isa),
         option_switch("no-winograd", "compute every convolution by its sum", &settings->no_winograd),

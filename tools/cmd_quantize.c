@@ -242,7 +242,7 @@ static int run(const struct command *self, int argc, char **argv) {
 
 const struct command command_quantize = {
     .name = "quantize",
-    .operands = " --model FILE --calibrate PATH -o FILE",
+    .operands = " --model FILE [--calibrate PATH] -o FILE",
     .summary = "Make a smaller model file, in int8 or bf16, of one in f32.",
     .notes = "Calibrate with a few hundred images like those that will be classified, but not the same. With\n"
              "bf16, images are not needed, only compared. The report says how far the layers are from those\n"

@@ -355,7 +355,7 @@ static int run(const struct command *self, int argc, char **argv) {
         option_switch("from-zero", "do not start from what the old classifier knows", &t.from_zero),
         option_resize(&t.resize),
         option_precision(&t.precision),
-        option_count("seed", "of what is held out and how it is validated (0)", &t.seed, 0, UINT32_MAX),
+        option_count("seed", "of what is held out, and of cross-validation (0)", &t.seed, 0, UINT32_MAX),
         option_threads(&t.threads),
         option_json(&t.json),
         {0},

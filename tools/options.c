@@ -138,7 +138,7 @@ static void print_row(const struct option *option) {
     snprintf(left, sizeof left, "--%s%s%s", option->name, argument ? " " : "", argument ? argument : "");
     if (option->choice)
         list_choices(option, choices, sizeof choices);
-    printf("  %-18s %s%s\n", left, option->help, choices);
+    printf("  %-18s  %s%s\n", left, option->help, choices);
 }
 
 static void print_help(const struct command *command, const struct option *options) {

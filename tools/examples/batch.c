@@ -47,10 +47,11 @@ static void print_answers(const resnet_model *model, const struct slot *slots, u
     uint32_t classes = resnet_model_describe(model).config.classes, best;
     for (uint32_t i = 0; i < count; i++) {
         resnet_top_k(scores + i * classes, classes, 1, &best);
+        const char *label = resnet_model_label(model, best); /* NULL in a model without labels */
         if (slots[i].error.status != RESNET_OK)
             fprintf(stderr, "%s\n", slots[i].error.message);
         else
-            printf("%s: %s\n", slots[i].path, resnet_model_label(model, best));
+            printf("%s: %s\n", slots[i].path, label ? label : "?");
     }
 }
 

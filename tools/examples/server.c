@@ -33,7 +33,8 @@ static resnet_status answer(const resnet_model *model, resnet_session *session, 
         status = resnet_session_run(session, 1, scores, error);
     if (status == RESNET_OK) {
         resnet_top_k(scores, resnet_model_describe(model).config.classes, 1, &best);
-        printf("%s: %s\n", path, resnet_model_label(model, best)); /* stdio locks, so lines stay whole */
+        const char *label = resnet_model_label(model, best); /* NULL in a model without labels */
+        printf("%s: %s\n", path, label ? label : "?");       /* stdio locks, so lines stay whole */
     }
     return status;
 }

@@ -27,7 +27,7 @@ PROGRAM_END = r"""
 All done.
 .TP
 .B 1
-Some inputs failed; the rest is done.
+Some inputs failed, and the rest is done; of diff: a layer departs.
 .TP
 .B 2
 The command was called wrongly.
@@ -93,7 +93,7 @@ def ask(program, *arguments):
 
 def option_item(line):
     """A line of --help, "  --top N     classes to show (5)", as an item of a list."""
-    name, argument, text = re.fullmatch(r"  (--[a-z0-9-]+)(?: ([A-Z]+))? +(.*)", line).groups()
+    name, argument, text = re.fullmatch(r"  (--[a-z0-9-]+)(?: (\S+))?  +(.*)", line).groups()
     value = f" \\fI{argument}\\fR" if argument else ""
     return f".TP\n\\fB{escape(name)}\\fR{value}\n{escape(text)}\n"
 
