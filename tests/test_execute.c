@@ -689,7 +689,8 @@ static void check_layer(const struct candidate *candidate, const struct test_lay
     check_values(&c, &whole);
     check_border(&c, &whole);
     check_rest(&c, &whole);
-    for (size_t i = 0; i < COUNT(parts); i++) {
+    for (size_t i = test_quick() ? pick(0, COUNT(parts) - 1) : 0; i < COUNT(parts);
+         i += test_quick() ? COUNT(parts) : 1) {
         struct outcome split = run_in_parts(&c, parts[i]);
         check_equal(&c, &split, &whole);
         check_border(&c, &split);
@@ -702,6 +703,11 @@ static void check_layer(const struct candidate *candidate, const struct test_lay
 }
 
 /* ---- Which layers ---- */
+
+/* Of so many random layers, how many there is time for. */
+static uint32_t some_of(uint32_t count) {
+    return test_quick() ? count / 6 : count;
+}
 
 /* The node that the graph builder makes of it, behind an input of this shape. */
 static struct node conv_node(struct shape in, struct conv conv) {
@@ -736,7 +742,7 @@ static void check_both_ways(const struct candidate *candidate, struct test_layer
 
 static void random_convolutions(const struct candidate *candidate) {
     static const uint32_t kernels[] = {1, 1, 3, 3, 7};
-    const int layers = test_quick() ? 100 : 300;
+    const int layers = (int)some_of(300);
     for (int i = 0; i < layers; i++) {
         uint32_t kernel = kernels[pick(0, COUNT(kernels) - 1)];
         struct conv conv = {pick(1, pick(1, 70)), kernel, pick(1, 2), NO_NODE, pick(0, 1), 1, 1};
@@ -756,7 +762,7 @@ static struct node pick_groups(uint32_t turn) {
 }
 
 static void grouped_convolutions(const struct candidate *candidate) {
-    for (uint32_t i = 0; i < (test_quick() ? 50U : 100U); i++) {
+    for (uint32_t i = 0; i < some_of(100); i++) {
         struct test_layer layer = {.node = pick_groups(i), .residual = (enum where)pick(NO_RESIDUAL, IN_PLACE)};
         pick_layout(&layer);
         check_layer(candidate, &layer);
@@ -765,7 +771,7 @@ static void grouped_convolutions(const struct candidate *candidate) {
 
 /* By 4 in the last stage of a network that is dilated for an output stride of 8. */
 static void dilated_convolutions(const struct candidate *candidate) {
-    for (uint32_t i = 0; i < 60; i++) {
+    for (uint32_t i = 0; i < some_of(60); i++) {
         struct conv conv = {pick(1, 70), 3, 1, NO_NODE, pick(0, 1), 1, 1 + i % 4};
         struct test_layer layer = {.node = conv_node(pick_shape(13, 60), conv),
                                    .residual = (enum where)pick(NO_RESIDUAL, IN_PLACE)};
@@ -777,7 +783,7 @@ static void dilated_convolutions(const struct candidate *candidate) {
 /* Layers of int8 networks in f32, by each of its kernels. */
 static void kept_layers(const struct candidate *candidate) {
     const struct candidate bytes = {candidate->name, FORMAT_U8, &u8_scalar, NULL};
-    for (uint32_t i = 0; candidate->format == FORMAT_F32 && i < 60; i++) {
+    for (uint32_t i = 0; candidate->format == FORMAT_F32 && i < some_of(60); i++) {
         struct conv conv = {pick(1, 70), 1 + 2 * pick(0, 1), pick(1, 2), NO_NODE, pick(0, 1), 1, pick(1, 2)};
         struct node node = i % 2 ? pick_groups(i / 2) : conv_node(pick_shape(9, 60), conv);
         struct test_layer layer = {
@@ -829,7 +835,7 @@ static void large_convolutions(const struct candidate *candidate) {
 }
 
 static void linear_layers(const struct candidate *candidate) {
-    for (uint32_t i = 0; i < 40; i++) {
+    for (uint32_t i = 0; i < some_of(40); i++) {
         struct node nodes[2];
         struct graph graph = {.nodes = nodes, .capacity = COUNT(nodes)};
         uint32_t in = i == 0 ? 512 : pick(1, 300), out = i == 0 ? 1000 : pick(1, 300);
@@ -846,7 +852,7 @@ static void linear_layers(const struct candidate *candidate) {
 }
 
 static void pool_layers(const struct candidate *candidate) {
-    for (uint32_t i = 0; i < (test_quick() ? 50U : 150U); i++) {
+    for (uint32_t i = 0; i < some_of(150); i++) {
         struct node nodes[2];
         struct graph graph = {.nodes = nodes, .capacity = COUNT(nodes)};
         struct shape in = pick_shape(15, 300);
@@ -863,7 +869,7 @@ static void pool_layers(const struct candidate *candidate) {
 
 /* Averages that are floats in every format: of squeeze-and-excitation, and the last of a network without a head. */
 static void float_means(const struct candidate *candidate) {
-    for (uint32_t i = 0; i < 40; i++) {
+    for (uint32_t i = 0; i < some_of(40); i++) {
         struct node nodes[2];
         struct graph graph = {.nodes = nodes, .capacity = COUNT(nodes)};
         graph_global_avgpool(&graph, graph_input(&graph, pick_shape(15, 300)), "mean");
@@ -875,7 +881,7 @@ static void float_means(const struct candidate *candidate) {
 
 /* The shortcuts of networks with average pools, and of those with zeros. */
 static void shortcut_layers(const struct candidate *candidate) {
-    for (uint32_t i = 0; i < 60; i++) {
+    for (uint32_t i = 0; i < some_of(60); i++) {
         struct node nodes[2];
         struct graph graph = {.nodes = nodes, .capacity = COUNT(nodes)};
         struct shape in = pick_shape(15, 150);
@@ -892,7 +898,7 @@ static void shortcut_layers(const struct candidate *candidate) {
 }
 
 static void scale_layers(const struct candidate *candidate) {
-    for (uint32_t i = 0; i < 60; i++) {
+    for (uint32_t i = 0; i < some_of(60); i++) {
         struct node nodes[2];
         struct graph graph = {.nodes = nodes, .capacity = COUNT(nodes)};
         uint32_t input = graph_input(&graph, pick_shape(15, 150));
@@ -905,7 +911,7 @@ static void scale_layers(const struct candidate *candidate) {
 
 /* The caller's floats into the format of the first layer. */
 static void input_layers(const struct candidate *candidate) {
-    for (uint32_t i = 0; candidate->format != FORMAT_F32 && i < 60; i++) {
+    for (uint32_t i = 0; candidate->format != FORMAT_F32 && i < some_of(60); i++) {
         struct node node;
         struct graph graph = {.nodes = &node, .capacity = 1};
         graph_input(&graph, (struct shape){pick(1, 20), pick(1, 20), pick(1, RESNET_MAX_CHANNELS)});

@@ -223,8 +223,8 @@ static void check_combinations(resnet_config config) {
     run_all(session, 3, &full);
     for (uint32_t i = 0; i < 3 && config.classes; i++)
         resnet_top_k(full.values[LOGITS] + i * config.classes, config.classes, 1, &best[i]);
-    bool every = config.precision == RESNET_PRECISION_F32 && !test_quick();
-    for (unsigned which = 1; which <= ALL; which += every ? 1 : 3)
+    unsigned step = test_quick() ? 11 : config.precision == RESNET_PRECISION_F32 ? 1 : 3;
+    for (unsigned which = 1; which <= ALL; which += step)
         for (int named = 0; named < 2; named++) {
             resnet_request request = request_of(&some, which);
             if (!has_any(&some, which))
@@ -673,11 +673,11 @@ static void check_bits(resnet_config config, bool named) {
 
 static void test_bits(void **state) {
     (void)state;
-    for (size_t n = 0; n < COUNT(networks); n++)
+    for (size_t n = 0; n < COUNT(networks); n += test_quick() ? 3 : 1)
         for (size_t p = 0; p < COUNT(precisions); p++)
             check_bits(stored_in(networks[n](), precisions[p]), n % 2);
-    check_bits(large_config(), false);
-    check_bits(large_config(), true);
+    for (int variant = 0; variant < 2 && !test_quick(); variant++)
+        check_bits(large_config(), variant);
 }
 
 /* ---- Memory ---- */
