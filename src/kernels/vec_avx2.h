@@ -37,10 +37,12 @@ static inline vec vec_max(vec a, vec b) {
 static inline vec vec_load_whole(const float *p, const uint32_t count) {
     return count == VL ? vec_load(p) : _mm256_castpd_ps(_mm256_castpd128_pd256(_mm_load_sd((const double *)p)));
 }
-/* The first `count` floats, and zeros. */
+/* The first `count` floats, and zeros. (Not a masked load: emulators read past its mask.) */
 static inline vec vec_load_first(const float *p, uint32_t count) {
-    static const int32_t masks[2 * VL] = {-1, -1, -1, -1, -1, -1, -1, -1};
-    return _mm256_maskload_ps(p, _mm256_loadu_si256((const __m256i *)(masks + VL - count)));
+    float first[VL] = {0};
+    for (uint32_t i = 0; i < count; i++)
+        first[i] = p[i];
+    return vec_load(first);
 }
 static inline vec vec_permute(vec a, const uint32_t from[VL]) {
     return _mm256_permutevar8x32_ps(a, _mm256_loadu_si256((const __m256i *)from));
