@@ -397,6 +397,22 @@ resnet_config test_tiny_config(void) {
     };
 }
 
+resnet_config test_odd_config(void) {
+    resnet_config config = test_tiny_config();
+    config.block = RESNET_BLOCK_BASIC;
+    memcpy(config.blocks, (uint32_t[]){2, 1, 1, 0}, sizeof config.blocks);
+    config.base_width = 13;
+    config.height = 19;
+    config.width = 30;
+    config.classes = 7;
+    return config;
+}
+
+resnet_config test_stored_in(resnet_config config, resnet_precision precision) {
+    config.precision = precision;
+    return config;
+}
+
 resnet_config test_any_config(struct test_random *random) {
     uint32_t stages = test_between(random, 1, 4);
     resnet_config config = test_tiny_config();

@@ -132,6 +132,12 @@ uint32_t test_crc32c(const uint8_t *data, size_t size);
 /* The smallest network: one basic block, base width 4, two classes, 3 input channels of 8 x 8 pixels. */
 resnet_config test_tiny_config(void);
 
+/* Basic blocks of widths that are no multiple of a vector or of a word. */
+resnet_config test_odd_config(void);
+
+/* The same network with its weights stored in a precision. */
+resnet_config test_stored_in(resnet_config config, resnet_precision precision);
+
 /* Any member of the family, narrow and of a few blocks, for 24 x 24 pixels. */
 resnet_config test_any_config(struct test_random *random);
 

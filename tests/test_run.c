@@ -20,20 +20,9 @@ static const resnet_precision precisions[] = {RESNET_PRECISION_F32, RESNET_PRECI
 
 /* ---- Networks ---- */
 
-/* Basic blocks of widths that are no multiple of a vector or of a word. */
-static resnet_config odd_config(void) {
-    resnet_config config = test_tiny_config();
-    memcpy(config.blocks, (uint32_t[]){2, 1, 1, 0}, sizeof config.blocks);
-    config.base_width = 13;
-    config.height = 19;
-    config.width = 30;
-    config.classes = 7;
-    return config;
-}
-
 /* Bottlenecks in all four stages. */
 static resnet_config deep_config(void) {
-    resnet_config config = odd_config();
+    resnet_config config = test_odd_config();
     config.block = RESNET_BLOCK_BOTTLENECK;
     memcpy(config.blocks, (uint32_t[]){1, 2, 1, 1}, sizeof config.blocks);
     config.base_width = 16;
@@ -56,14 +45,14 @@ static resnet_config v1_config(void) {
 }
 
 static resnet_config attention_config(void) {
-    resnet_config config = odd_config();
+    resnet_config config = test_odd_config();
     config.attention = RESNET_ATTENTION_SE;
     config.attention_width = 8;
     return config;
 }
 
 static resnet_config cifar_config(void) {
-    resnet_config config = odd_config();
+    resnet_config config = test_odd_config();
     config.stem = RESNET_STEM_CIFAR;
     config.shortcut = RESNET_SHORTCUT_ZEROS;
     config.base_width = 6;
@@ -72,7 +61,7 @@ static resnet_config cifar_config(void) {
 
 /* An activation of 2 MB, so that not all images go through the network together. */
 static resnet_config large_config(void) {
-    resnet_config config = odd_config();
+    resnet_config config = test_odd_config();
     memcpy(config.blocks, (uint32_t[]){1, 0, 0, 0}, sizeof config.blocks);
     config.height = 420;
     config.width = 400;
@@ -80,20 +69,15 @@ static resnet_config large_config(void) {
 }
 
 static resnet_config headless_config(void) {
-    resnet_config config = odd_config();
+    resnet_config config = test_odd_config();
     config.blocks[1] = config.blocks[2] = 0; /* 13 features */
     config.head = RESNET_HEAD_NONE;
     config.classes = 0;
     return config;
 }
 
-static resnet_config (*const networks[])(void) = {odd_config,       deep_config,  dilated_config, v1_config,
+static resnet_config (*const networks[])(void) = {test_odd_config,  deep_config,  dilated_config, v1_config,
                                                   attention_config, cifar_config, headless_config};
-
-static resnet_config stored_in(resnet_config config, resnet_precision precision) {
-    config.precision = precision;
-    return config;
-}
 
 static resnet_model *random_model(resnet_config config, resnet_isa on) {
     resnet_model *model;
@@ -243,7 +227,7 @@ static void test_combinations(void **state) {
     (void)state;
     for (size_t n = 0; n < COUNT(networks); n++)
         for (size_t p = 0; p < COUNT(precisions); p++)
-            check_combinations(stored_in(networks[n](), precisions[p]));
+            check_combinations(test_stored_in(networks[n](), precisions[p]));
 }
 
 static void test_short_form(void **state) {
@@ -308,7 +292,7 @@ static void test_against_reference(void **state) {
     (void)state;
     for (size_t n = 0; n < COUNT(networks); n++)
         for (size_t p = 0; p < COUNT(precisions); p++)
-            check_against_reference(stored_in(networks[n](), precisions[p]));
+            check_against_reference(test_stored_in(networks[n](), precisions[p]));
 }
 
 /* ---- Shapes and layouts ---- */
@@ -329,7 +313,7 @@ static void check_shapes(resnet_config config, const resnet_map *expected, uint3
 
 static void test_shapes(void **state) {
     (void)state;
-    check_shapes(odd_config(), (resnet_map[]){{13, 5, 8, 4}, {26, 3, 4, 8}, {52, 2, 2, 16}}, 3);
+    check_shapes(test_odd_config(), (resnet_map[]){{13, 5, 8, 4}, {26, 3, 4, 8}, {52, 2, 2, 16}}, 3);
     check_shapes(deep_config(), (resnet_map[]){{64, 10, 13, 4}, {128, 5, 7, 8}, {256, 3, 4, 16}, {512, 2, 2, 32}}, 4);
     check_shapes(v1_config(), (resnet_map[]){{64, 10, 13, 4}, {128, 5, 7, 8}, {256, 3, 4, 16}, {512, 2, 2, 32}}, 4);
     check_shapes(dilated_config(), (resnet_map[]){{64, 10, 13, 4}, {128, 5, 7, 8}, {256, 5, 7, 8}, {512, 5, 7, 8}}, 4);
@@ -381,7 +365,7 @@ static void test_layouts(void **state) {
     (void)state;
     for (size_t n = 0; n < COUNT(networks); n++)
         for (size_t p = 0; p < COUNT(precisions); p++)
-            check_layouts(stored_in(networks[n](), precisions[p]));
+            check_layouts(test_stored_in(networks[n](), precisions[p]));
 }
 
 /* ---- What the results are by definition ---- */
@@ -424,14 +408,14 @@ static void test_embeddings(void **state) {
     (void)state;
     for (size_t n = 0; n < COUNT(networks); n++)
         for (size_t p = 0; p < COUNT(precisions); p++)
-            check_embedding(stored_in(networks[n](), precisions[p]));
+            check_embedding(test_stored_in(networks[n](), precisions[p]));
 }
 
 /* The same network without its head has the same embedding and maps. */
 static void test_headless(void **state) {
     (void)state;
     for (size_t p = 0; p < COUNT(precisions); p++) {
-        resnet_config config = stored_in(deep_config(), precisions[p]);
+        resnet_config config = test_stored_in(deep_config(), precisions[p]);
         resnet_model *whole = random_model(config, isa);
         config.head = RESNET_HEAD_NONE;
         config.classes = 0;
@@ -529,7 +513,7 @@ static void test_cams(void **state) {
     (void)state;
     for (size_t p = 0; p < COUNT(precisions); p++)
         for (int kept = 0; kept <= (precisions[p] == RESNET_PRECISION_INT8); kept++) {
-            resnet_config config = stored_in(deep_config(), precisions[p]);
+            resnet_config config = test_stored_in(deep_config(), precisions[p]);
             struct cam_case c = {model_of_file(&config, kept, isa), config, cam_limit(precisions[p])};
             assert_int_equal(model_keeps(c.model, c.model->graph.count - 1), kept);
             check_cam(&c);
@@ -542,7 +526,7 @@ static void test_cams(void **state) {
 static void test_weights_of_channel(void **state) {
     (void)state;
     for (size_t p = 0; p < COUNT(precisions); p++) {
-        resnet_config config = stored_in(deep_config(), precisions[p]);
+        resnet_config config = test_stored_in(deep_config(), precisions[p]);
         resnet_model *model = model_of_file(&config, false, isa);
         resnet_model *oracle = model_of_file(&config, false, RESNET_ISA_REFERENCE);
         float got[512], wanted[512], limit = precisions[p] == RESNET_PRECISION_INT8 ? 0x1p-22F : 0;
@@ -595,7 +579,7 @@ static void test_last_layer(void **state) {
     (void)state;
     static const uint32_t class = 1;
     for (size_t p = 0; p < COUNT(precisions); p++) {
-        resnet_model *model = random_model(stored_in(deep_config(), precisions[p]), isa);
+        resnet_model *model = random_model(test_stored_in(deep_config(), precisions[p]), isa);
         check_last(model, 1 << MAPS, NULL, "layer1.0.conv3");
         check_last(model, 1 << (MAPS + 1), NULL, "layer2.1.conv3");
         check_last(model, 5 << MAPS, NULL, "layer3.0.conv3");
@@ -675,7 +659,7 @@ static void test_bits(void **state) {
     (void)state;
     for (size_t n = 0; n < COUNT(networks); n += test_quick() ? 3 : 1)
         for (size_t p = 0; p < COUNT(precisions); p++)
-            check_bits(stored_in(networks[n](), precisions[p]), n % 2);
+            check_bits(test_stored_in(networks[n](), precisions[p]), n % 2);
     for (int variant = 0; variant < 2 && !test_quick(); variant++)
         check_bits(large_config(), variant);
 }
@@ -720,7 +704,7 @@ static void check_refused(resnet_session *session, uint32_t count, const resnet_
 static void test_wrong_requests(void **state) {
     (void)state;
     float place[1] = {GUARD};
-    resnet_model *model = random_model(odd_config(), isa);
+    resnet_model *model = random_model(test_odd_config(), isa);
     resnet_session *session = filled_session(model, (resnet_session_options){.batch = 2}, 0);
     const resnet_request good = {.embedding = place};
     check_refused(NULL, 1, &good, "session");

@@ -23,32 +23,15 @@ static const resnet_precision precisions[] = {RESNET_PRECISION_F32, RESNET_PRECI
 
 /* ---- Networks and inputs ---- */
 
-/* Widths that are no multiple of a vector. */
-static resnet_config odd_config(void) {
-    resnet_config config = test_tiny_config();
-    config.block = RESNET_BLOCK_BASIC;
-    memcpy(config.blocks, (uint32_t[]){2, 1, 1, 0}, sizeof config.blocks);
-    config.base_width = 13;
-    config.height = 19;
-    config.width = 30;
-    config.classes = 7;
-    return config;
-}
-
 /* Bottlenecks in all four stages, with 3x3 layers that Winograd's method takes. */
 static resnet_config deep_config(void) {
-    resnet_config config = odd_config();
+    resnet_config config = test_odd_config();
     config.block = RESNET_BLOCK_BOTTLENECK;
     memcpy(config.blocks, (uint32_t[]){1, 2, 1, 1}, sizeof config.blocks);
     config.base_width = 16;
     config.height = 24;
     config.width = 40;
     config.classes = 50;
-    return config;
-}
-
-static resnet_config stored_in(resnet_config config, resnet_precision precision) {
-    config.precision = precision;
     return config;
 }
 
@@ -165,8 +148,8 @@ static void check_threads_and_batches(resnet_model *model) {
 static void test_threads_and_batches(void **state) {
     (void)state;
     for (size_t p = 0; p < COUNT(precisions); p++) {
-        check_threads_and_batches(model_of(stored_in(odd_config(), precisions[p]), 0));
-        check_threads_and_batches(model_of(stored_in(deep_config(), precisions[p]), 0));
+        check_threads_and_batches(model_of(test_stored_in(test_odd_config(), precisions[p]), 0));
+        check_threads_and_batches(model_of(test_stored_in(deep_config(), precisions[p]), 0));
     }
     check_threads_and_batches(model_of(deep_config(), 1));
 }
@@ -201,7 +184,7 @@ static void test_large_images(void **state) {
     (void)state;
     if (test_quick())
         skip();
-    resnet_config config = odd_config();
+    resnet_config config = test_odd_config();
     config.blocks[0] = 1;
     config.blocks[1] = config.blocks[2] = 0;
     config.height = 420;
@@ -216,7 +199,7 @@ static void test_large_images(void **state) {
 
 static void check_repeated_runs(resnet_precision precision) {
     float logits[MOST_BATCH * MOST_CLASSES];
-    struct fixture f = fixture_of(model_of(stored_in(deep_config(), precision), 0), NULL);
+    struct fixture f = fixture_of(model_of(test_stored_in(deep_config(), precision), 0), NULL);
     resnet_session_options options = options_for(f.model, 5, 2);
     resnet_session *session = open_session(f.model, &options);
     fill_slots(&f, session, 0, 5);
@@ -242,7 +225,7 @@ static void test_repeated_runs(void **state) {
 }
 
 static void check_fresh_memory(resnet_precision precision) {
-    resnet_config config = stored_in(deep_config(), precision);
+    resnet_config config = test_stored_in(deep_config(), precision);
     struct fixture f = fixture_of(model_of(config, 0), NULL);
     for (int pattern = 0; pattern < 256; pattern += 255) { /* zeros, NaNs */
         struct test_memory memory;
@@ -268,7 +251,7 @@ static void test_fresh_memory(void **state) {
 static void test_layouts(void **state) {
     (void)state;
     float nhwc[MOST_CLASSES];
-    resnet_config config = odd_config();
+    resnet_config config = test_odd_config();
     struct fixture f = fixture_of(model_of(config, 0), NULL);
     size_t pixels = (size_t)config.height * config.width;
     float *planes = malloc(f.image * sizeof *planes);
@@ -366,7 +349,7 @@ static void thread_each(uint32_t count, void (*task)(void *argument, uint32_t i)
 
 static void check_own_parallel_for(resnet_precision precision) {
     struct own_pool pools[] = {{.order = in_order}, {.order = backwards}, {.order = thread_each}};
-    struct fixture f = fixture_of(model_of(stored_in(deep_config(), precision), 0), NULL);
+    struct fixture f = fixture_of(model_of(test_stored_in(deep_config(), precision), 0), NULL);
     for (size_t i = 0; i < COUNT(pools); i++) {
         resnet_session_options options = options_for(f.model, 2, 5);
         options.parallel_for = own_parallel_for;
@@ -449,13 +432,13 @@ static void check_sizes(resnet_config config) {
 static void test_sizes(void **state) {
     (void)state;
     for (size_t p = 0; p < COUNT(precisions); p++) {
-        check_sizes(stored_in(odd_config(), precisions[p]));
-        check_sizes(stored_in(deep_config(), precisions[p]));
+        check_sizes(test_stored_in(test_odd_config(), precisions[p]));
+        check_sizes(test_stored_in(deep_config(), precisions[p]));
     }
 }
 
 static void check_channels(uint32_t channels, resnet_precision precision) {
-    resnet_config config = stored_in(deep_config(), precision);
+    resnet_config config = test_stored_in(deep_config(), precision);
     config.in_channels = channels;
     config.stride_at = channels % 2 ? RESNET_STRIDE_AT_1X1 : RESNET_STRIDE_AT_3X3;
     resnet_model *model = model_of(config, 0);
@@ -828,7 +811,7 @@ static void test_layer_seconds(void **state) {
 
 static void test_wrong_sessions(void **state) {
     (void)state;
-    resnet_model *model = model_of(odd_config(), 0);
+    resnet_model *model = model_of(test_odd_config(), 0);
     resnet_session *session;
     size_t bytes = 1;
     assert_refused(resnet_session_create(model, NULL, NULL, &error));
@@ -855,7 +838,7 @@ static void test_wrong_sessions(void **state) {
 
 static void test_wrong_inputs(void **state) {
     (void)state;
-    struct fixture f = fixture_of(model_of(odd_config(), 0), NULL);
+    struct fixture f = fixture_of(model_of(test_odd_config(), 0), NULL);
     resnet_session_options options = options_for(f.model, 2, 1);
     resnet_session *session = open_session(f.model, &options);
     const uint8_t pixel[3] = {0};
@@ -879,7 +862,7 @@ static void test_wrong_inputs(void **state) {
 static void test_wrong_runs(void **state) {
     (void)state;
     float logits[2 * MOST_CLASSES] = {12345};
-    struct fixture f = fixture_of(model_of(odd_config(), 0), NULL);
+    struct fixture f = fixture_of(model_of(test_odd_config(), 0), NULL);
     resnet_session_options options = options_for(f.model, 2, 2);
     resnet_session *session = open_session(f.model, &options);
     assert_refused(resnet_session_run(NULL, 1, logits, &error));
@@ -898,7 +881,7 @@ static void test_wrong_runs(void **state) {
 static void test_defaults(void **state) {
     (void)state;
     float logits[MOST_CLASSES];
-    struct fixture f = fixture_of(model_of(odd_config(), 0), NULL);
+    struct fixture f = fixture_of(model_of(test_odd_config(), 0), NULL);
     resnet_session *session = open_session(f.model, NULL);
     assert_true(resnet_session_threads(session) >= 1);
     fill_slots(&f, session, 0, 1);
@@ -981,7 +964,7 @@ static void *fill_slot(void *argument) {
 static void test_slots_filled_at_once(void **state) {
     (void)state;
     float logits[MOST_BATCH * MOST_CLASSES];
-    struct fixture f = fixture_of(model_of(odd_config(), 0), NULL);
+    struct fixture f = fixture_of(model_of(test_odd_config(), 0), NULL);
     resnet_session_options options = options_for(f.model, MOST_BATCH, 2);
     resnet_session *session = open_session(f.model, &options);
     struct filler fillers[MOST_BATCH];
@@ -1031,7 +1014,7 @@ static void test_signals(void **state) {
     struct sigaction counting = {.sa_handler = count_alarm}, now_set;
     struct sigaction before;
     sigaction(SIGALRM, &counting, &before);
-    struct fixture f = fixture_of(model_of(odd_config(), 0), NULL);
+    struct fixture f = fixture_of(model_of(test_odd_config(), 0), NULL);
     resnet_session_options options = options_for(f.model, 1, 3);
     resnet_session *session = open_session(f.model, &options);
     fill_slots(&f, session, 0, 1);
