@@ -148,8 +148,7 @@ static int run(const struct command *self, int argc, char **argv) {
     struct command_line line = {0};
     const struct option options[] = {
         option_text("against", "DUMP.npz", "what another program computed", &line.dump),
-        option_text("tolerance", "X",
-                    "the largest relative difference allowed (1e-4, bf16 0.1, int8 0.4)",
+        option_text("tolerance", "X", "the largest relative difference allowed (1e-4, bf16 0.1, int8 0.4)",
                     &line.tolerance),
         option_switch("all", "a table of all layers", &line.all),
         option_isa(&line.load.isa),
