@@ -29,14 +29,20 @@ uint32_t crc_by_table(const struct crc *crc, uint32_t value, const uint8_t *p, s
     return value;
 }
 
-void crc_prepare(struct crc *crc) {
+void crc_prepare_table(struct crc *crc) {
     fill_table(crc->table);
     crc->update = crc_by_table;
+}
+
+void crc_prepare(struct crc *crc) {
 #if defined(__x86_64__)
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("sse4.2"))
+    if (__builtin_cpu_supports("sse4.2")) {
         crc->update = crc_by_sse42;
+        return;
+    }
 #endif
+    crc_prepare_table(crc);
 }
 
 uint32_t crc_of(const struct crc *crc, const void *bytes, size_t size) {

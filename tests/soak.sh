@@ -22,5 +22,5 @@ fuzz() {
     cmake --build "$build" -j "$(nproc)" --target fuzz_seeds "${@/#/fuzz_}" >/dev/null
     tests/fuzz/run.sh "$build" "$seconds" "$@"
 }
-fuzz asan address,undefined,float-cast-overflow model image guards preprocess lists
+fuzz asan address,undefined,float-cast-overflow model loader image guards preprocess lists
 fuzz msan memory image guards

@@ -28,6 +28,7 @@ static void write_seed(const char *target, const char *name, const void *data, s
 static void write_model(const char *name, const resnet_config *config, const char *labels) {
     struct test_bytes bytes = test_model_file(config, &(struct test_content){.labels = labels, .kept = 4});
     write_seed("model", name, bytes.data, bytes.size);
+    write_seed("loader", name, bytes.data, bytes.size);
     test_bytes_free(&bytes);
 }
 
