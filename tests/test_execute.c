@@ -706,7 +706,7 @@ static void check_layer(const struct candidate *candidate, const struct test_lay
 
 /* Of so many random layers, how many there is time for. */
 static uint32_t some_of(uint32_t count) {
-    return test_quick() ? count / 6 : count;
+    return test_quick() ? count / 12 : count;
 }
 
 /* The node that the graph builder makes of it, behind an input of this shape. */

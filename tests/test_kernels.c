@@ -74,7 +74,7 @@ static bool is_canary(const float *value) {
 
 /* For each candidate and kernel. */
 static int random_shapes(void) {
-    return test_quick() ? 2000 : 10000;
+    return test_quick() ? 1000 : 10000;
 }
 
 static struct test_random generator;
