@@ -65,6 +65,10 @@ program)
     [ -x "$PREFIX/bin/resnet" ] || { echo "skipped: no program was built, for lack of stb_image" && exit 77; }
     consumer="$PREFIX/bin/resnet classify --top 1 --model" # once with the model named, once with the installed one
     (cd / && "$PREFIX/bin/resnet" classify "$SOURCE/models/samples/golf_ball.png" | grep "golf ball")
+    sh "$PREFIX/share/resnet/tools/get_model.sh" --help | grep -x resnet50-v2
+    if python3 -c "import numpy" 2>/dev/null; then
+        python3 -B "$PREFIX/share/resnet/tools/convert.py" --help | grep "^usage"
+    fi
     ;;
 deb)
     needs dpkg-shlibdeps

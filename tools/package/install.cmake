@@ -21,6 +21,13 @@ install(FILES ${CMAKE_CURRENT_BINARY_DIR}/resnet.pc DESTINATION ${CMAKE_INSTALL_
 install(FILES ${package}/libresnet.3 DESTINATION ${CMAKE_INSTALL_MANDIR}/man3)
 install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR} RENAME copyright)
 install(FILES tools/resnet.py DESTINATION ${CMAKE_INSTALL_DATADIR}/resnet)
+
+# The converter, its parts and the labels that it knows, as they lie to each other here.
+install(PROGRAMS tools/convert.py tools/dump_torch.py DESTINATION ${CMAKE_INSTALL_DATADIR}/resnet/tools)
+install(FILES tools/get_model.sh DESTINATION ${CMAKE_INSTALL_DATADIR}/resnet/tools)
+install(DIRECTORY tools/checkpoints DESTINATION ${CMAKE_INSTALL_DATADIR}/resnet/tools FILES_MATCHING PATTERN "*.py"
+        PATTERN __pycache__ EXCLUDE)
+install(FILES models/imagenet_classes.txt DESTINATION ${CMAKE_INSTALL_DATADIR}/resnet/models)
 if(TARGET resnet)
   install(TARGETS resnet)
   install(FILES models/default.resnet DESTINATION ${CMAKE_INSTALL_DATADIR}/resnet)
@@ -40,6 +47,7 @@ set(CPACK_PRE_BUILD_SCRIPTS ${package}/debian.cmake)
 set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)
 set(CPACK_DEBIAN_PACKAGE_SECTION science)
 set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS ON)
+set(CPACK_DEBIAN_PACKAGE_SUGGESTS "python3-numpy, python3-h5py, curl") # of the converter
 set(CPACK_DEBIAN_PACKAGE_GENERATE_SHLIBS ON)
 set(CPACK_DEBIAN_PACKAGE_CONTROL_EXTRA ${package}/triggers)
 include(CPack)
