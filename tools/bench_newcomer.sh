@@ -1,7 +1,7 @@
 # bench_newcomer.sh - walk a newcomer's path in a fresh clone, and time it: bench_newcomer.sh CHECKPOINT.pth PHOTO.jpg
 #
-# Every command is the README's: each is taken out of the clone's README and run there as it stands. CHECKPOINT and PHOTO
-# get the names that the README has for them.
+# Every command is the README's: each is taken out of the clone's README and run there as it stands. CHECKPOINT, of a
+# network of ImageNet's classes, and PHOTO get the names that the README has for them.
 set -eu
 source=$(cd "$(dirname "$0")/.." && pwd)
 checkpoint=$(realpath "$1") photo=$(realpath "$2")
@@ -9,7 +9,8 @@ clone=$(mktemp -d)
 trap 'rm -rf "$clone"' EXIT
 git clone -q "$source" "$clone"
 cd "$clone"
-ln -s "$checkpoint" resnet50-0676ba61.pth
+ln -s "$checkpoint" mine.pth
+ln -s models/imagenet_classes.txt names.txt
 ln -s "$photo" photo.jpg
 
 # step NAME: run what stands on the input, and say how long it took
@@ -26,7 +27,8 @@ block() {
 
 block "## See it work" sh 1 | step "the first answer" 7
 block "## See it work" sh 2 | step "green tests" 2
-block "## Use your own network" sh | step "own checkpoint to answer" 5
+{ block "## Use your own network" sh 2 && echo "build/resnet classify --model mine.resnet photo.jpg"; } |
+    step "own checkpoint to answer" 5
 block "## Use the library" c >program.c
 { block "## Use the library" sh && echo "./program models/default.resnet models/samples/church.png"; } | step "a program in C"
 block "### Python" python >program.py
