@@ -80,7 +80,7 @@ static resnet_status decode_jpeg(const struct bytes *file, const resnet_allocato
                                  resnet_error *error) {
     struct picture picture;
     resnet_status status = jpeg_check(file, &picture, error);
-    return status == RESNET_OK ? stb_decode(file, &picture, allocator, image, error) : status;
+    return status == RESNET_OK ? jpeg_decode(file, &picture, allocator, image, error) : status;
 }
 
 static resnet_status decode_png(const struct bytes *file, const resnet_allocator *allocator, struct image *image,

@@ -14,7 +14,8 @@ struct image {
 };
 
 /* Errors: IO (file only), IMAGE, MEMORY, UNSUPPORTED (a build without stb_image). `allocator` provides every byte, the
- * decoder's too. The messages of image_decode_file begin with the path. */
+ * decoder's too, but for a few kilobytes that libjpeg-turbo begins with. The messages of image_decode_file begin with
+ * the path. */
 resnet_status image_decode_file(const char *path, const resnet_allocator *allocator, struct image *image,
                                 resnet_error *error);
 resnet_status image_decode(const void *data, size_t size, const resnet_allocator *allocator, struct image *image,

@@ -1,4 +1,5 @@
-/* image_jpeg.c - check a JPEG's markers before stb_image sees them: what it misreads, or cannot read, ends here. */
+/* image_jpeg.c - check a JPEG's markers before a decoder sees them: what stb_image misreads or cannot read ends here.
+ */
 #include <string.h>
 
 #include "error.h"

@@ -44,6 +44,28 @@ resnet_status bmp_decode(const struct bytes *file, const resnet_allocator *alloc
 resnet_status stb_decode(const struct bytes *file, const struct picture *picture, const resnet_allocator *allocator,
                          struct image *image, resnet_error *error);
 
+/* image_turbo.c: the same for a JPEG, by libjpeg-turbo in a build that has it, else by stb_image. */
+resnet_status jpeg_decode(const struct bytes *file, const struct picture *picture, const resnet_allocator *allocator,
+                          struct image *image, resnet_error *error);
+
+/* What one call of a decoder may take: 32 MiB and four times the picture. */
+struct budget {
+    const struct picture *picture;
+    const resnet_allocator *allocator;
+    struct block *blocks; /* those that it has now */
+    size_t left;
+    size_t asked;  /* the last request */
+    bool refused;  /* the allocator had no memory for it */
+    bool exceeded; /* it was for more than was left */
+};
+
+/* image_budget.c: begin a call; get zeroed blocks at multiples of ALIGNMENT, or NULL; give one back, or NULL; end the
+ * call with all of them. What was decoded becomes the image, or, where its pixels are NULL, the budget says why. */
+struct budget budget_begin(const struct picture *picture, const resnet_allocator *allocator);
+void *budget_get(struct budget *budget, size_t size);
+void budget_put(struct budget *budget, void *memory);
+resnet_status budget_end(struct budget *budget, const struct image *decoded, struct image *image, resnet_error *error);
+
 static inline uint32_t be16(const uint8_t *p) {
     return (uint32_t)p[0] << 8 | p[1];
 }

@@ -38,6 +38,15 @@ ALLOWED = set("""
     _ITM_deregisterTMCloneTable _ITM_registerTMCloneTable
 """.split())
 
+# With libjpeg-turbo: its decoder, and the way back from its errors.
+TURBO = os.environ.get("RESNET_JPEG") == "turbo"
+if TURBO:
+    ALLOWED |= set("""
+        jpeg_CreateDecompress jpeg_destroy_decompress jpeg_mem_src jpeg_read_header jpeg_read_scanlines
+        jpeg_start_decompress jpeg_std_error _setjmp longjmp __longjmp_chk
+    """.split())
+LIBRARIES = ["-lm", "-lpthread", *["-ljpeg"] * TURBO]
+
 # Writable objects that the C runtime brings, and the compiler's record of what the CPU has.
 RUNTIME = re.compile(r"(completed\.\d+|__dso_handle|__TMC_END__|__cpu_model|__cpu_features2)$")
 
@@ -95,10 +104,12 @@ class Symbols(unittest.TestCase):
         self.assertIn("memcpy", imported)
         self.assertEqual({name for name in imported if re.sub(r"^__(\w+)_chk$", r"\1", name) not in ALLOWED}, set())
 
-    def test_needs_libc_libm_and_pthreads_only(self):
+    def test_needs_libc_libm_pthreads_and_the_chosen_libjpeg_only(self):
         needed = re.findall(r"NEEDED.*\[(.*)\]", run("readelf", "-d", BUILD / "libresnet.so").stdout)
         self.assertIn("libc.so.6", needed)
-        self.assertEqual([name for name in needed if not re.match(r"(libc|libm|libpthread|ld-linux-[\w-]+)\.so\.", name)],
+        self.assertEqual(any(name.startswith("libjpeg.so.") for name in needed), TURBO)
+        self.assertEqual([name for name in needed
+                          if not re.match(r"(libc|libm|libpthread|libjpeg|ld-linux-[\w-]+)\.so\.", name)],
                          [])  # ld-linux is libc's own loader; code that has thread-local variables names it
 
     @unittest.skipIf("clang" in os.environ.get("CC", ""), "GCC's is the one that is kept small")
@@ -122,8 +133,8 @@ class Readme(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             source = pathlib.Path(folder, "program.c")
             source.write_text(program)
-            built = run(*CC, *FLAGS, "-std=c99", *STRICT, source, BUILD / "libresnet.a", "-lm", "-lpthread",
-                        "-o", f"{folder}/program")
+            built = run(*CC, *FLAGS, "-std=c99", *STRICT, source, BUILD / "libresnet.a", *LIBRARIES, "-o",
+                        f"{folder}/program")
             self.assertEqual((built.returncode, built.stderr), (0, ""))
             result = run(f"{folder}/program", ROOT / "models/default.resnet", samples[0])
             self.assertEqual(result.returncode, 0, result.stderr)

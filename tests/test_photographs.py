@@ -70,14 +70,16 @@ class Photographs(unittest.TestCase):
         self.assertEqual(self.models["resnet18.pth"].read_bytes(), self.models["resnet18.safetensors"].read_bytes())
 
     def test_top1_on_photographs(self):
-        """From the JPEG on. At most two may differ: another JPEG decoder is off by a level or two, and a close call turns."""
+        """From the JPEG on. With stb_image two may differ: it is off by a level or two, and a close call turns."""
+        exact = b"libjpeg-turbo" in run(PROGRAM, "--version").stdout  # PyTorch's answers are of its pixels
         files = [DATA / "photos" / row["file"] for row in table("photos/labels.tsv")]
         for network in NETWORKS:
             status, answers = classify(self.models[network + ".pth"], files)
             same = sum(answer["top"][0]["index"] == logits.argmax()
                        for answer, logits in zip(answers, expected(f"photos-{network}")))
             self.assertEqual((status, len(answers)), (0, 106))
-            self.assertGreaterEqual(same, 104, network)
+            self.assertGreaterEqual(same, 106 if exact else 104, network)
+            print(f"{network}: PyTorch's class for {same} of 106 photographs", file=sys.stderr)
 
     def test_logits_on_crops(self):
         """From exact pixels on. 1e-4 of the largest logit is the promise; rounding leaves about 3e-6."""

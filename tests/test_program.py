@@ -146,7 +146,7 @@ class Usage(ProgramTest):
     def test_version(self):
         code, out, _ = resnet("--version")
         self.assertEqual(code, OK)
-        self.assertRegex(out, rb"^resnet \d+\.\d+\.\d+\n$")
+        self.assertRegex(out, rb"^resnet \d+\.\d+\.\d+\nJPEGs are decoded by (stb_image|libjpeg-turbo)\n$")
 
     def test_mistakes(self):
         image = self.images[0]

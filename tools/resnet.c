@@ -12,6 +12,12 @@ static const struct command *const commands[] = {
     &command_teach,    &command_quantize, &command_inspect, &command_diff,  &command_bench};
 #define COMMANDS ((int)(sizeof commands / sizeof *commands))
 
+#ifdef RESNET_WITH_TURBO
+#define JPEG_DECODER "libjpeg-turbo"
+#else
+#define JPEG_DECODER "stb_image"
+#endif
+
 static void print_help(FILE *out) {
     fputs("usage: resnet COMMAND [OPTION]...\n\nResNet image classification on the CPU.\n\n", out);
     for (int i = 0; i < COMMANDS; i++)
@@ -39,7 +45,7 @@ static int dispatch(int argc, char **argv) {
     }
     bool wants_help = strcmp(argv[1], "help") == 0;
     if (strcmp(argv[1], "--version") == 0) {
-        printf("resnet %s\n", resnet_version());
+        printf("resnet %s\nJPEGs are decoded by %s\n", resnet_version(), JPEG_DECODER);
         return EXIT_FINE;
     }
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || (wants_help && argc == 2)) {

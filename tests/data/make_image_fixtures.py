@@ -4,13 +4,15 @@ message each must get, and checksums of what Pillow and torchvision make of form
 
     python3 make_image_fixtures.py [DIRECTORY_OF_ODD_IMAGES]
 
-Needs numpy, Pillow, torch and torchvision (the fixtures here: Pillow 9.4, torch 1.13, torchvision 0.14). Without the
-directory images/odd.txt stays as it is.
+Needs numpy, Pillow, torch, torchvision (the fixtures here: Pillow 9.4 on libjpeg-turbo 2.1, torch 1.13, torchvision 0.14)
+and libjpeg-turbo's cjpeg. Without the directory images/odd.txt stays as it is.
 """
 import io
 import os
 import struct
+import subprocess
 import sys
+import tempfile
 import warnings
 import zlib
 
@@ -110,7 +112,7 @@ def pillow_pixels(data):
 
 
 def good(listing, name, data, tolerance=0, pixels=None):
-    """A file, Pillow's pixels (unless others are given) and the greatest difference that is allowed."""
+    """A file, Pillow's pixels (unless others are given) and the greatest difference that stb_image is allowed."""
     pixels = pillow_pixels(data) if pixels is None else pixels
     write(name, data)
     write(name + ".rgb", pixels.astype(np.uint8).tobytes())
@@ -137,6 +139,7 @@ def make_png(listing):
     good(listing, "one.png", png(8, 2, size=(1, 1))[0])
     good(listing, "tall-interlaced.png", png(1, 0, 1, size=(37, 1))[0])
     good(listing, "wide-interlaced.png", png(8, 6, 1, size=(1, 37))[0])
+    good(listing, "empty-chunk.png", png(8, 2, samples=scene(13, 19), extra=chunk(b"IDAT", b""))[0])
 
 
 # ---- JPEG ----
@@ -151,6 +154,19 @@ def cmyk_jpeg():
     out = io.BytesIO()
     Image.fromarray(scene(37, 45)).convert("CMYK").save(out, "JPEG", quality=90)
     return out.getvalue()
+
+
+def cjpeg(pixels, *options):
+    """What Pillow cannot write."""
+    ppm = b"P6\n%d %d\n255\n" % (pixels.shape[1], pixels.shape[0]) + pixels.tobytes()
+    return subprocess.run(["cjpeg", *options], input=ppm, stdout=subprocess.PIPE, check=True).stdout
+
+
+def with_file(option, content, pixels):
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as f:
+        f.write(content)
+        f.flush()
+        return cjpeg(pixels, option, f.name)
 
 
 def make_jpeg(listing):
@@ -168,6 +184,20 @@ def make_jpeg(listing):
     good(listing, "one.jpg", jpeg(pixels[:1, :1], quality=90), 3)
     good(listing, "padded.jpg", jpeg(pixels, quality=90, subsampling=0)[:20] + bytes(3) +
          jpeg(pixels, quality=90, subsampling=0)[20:], 3)
+    pixels = scene(21, 27)
+    good(listing, "440.jpg", cjpeg(pixels, "-sample", "1x2"), 4)
+    good(listing, "411.jpg", cjpeg(pixels, "-sample", "4x1"), 4)
+    good(listing, "rgb.jpg", cjpeg(pixels, "-rgb"), 4)
+    good(listing, "restarts.jpg", cjpeg(pixels, "-restart", "2B", "-sample", "2x2"), 4)
+    good(listing, "quantiser-16-bit.jpg", with_file("-qtables", " ".join(["300"] * 128), pixels), 4)
+    good(listing, "three-scans.jpg", with_file("-scans", "0;1;2;", pixels), 4)
+    data = cmyk_jpeg()
+    adobe = data.index(b"Adobe")
+    good(listing, "ycck.jpg", patched(data, adobe + 11, b"\2"), 4)
+    # A height that is said twice, bytes 0xff before markers, and an APP14 segment too short for Adobe's.
+    data = jpeg(pixels, quality=90)
+    data = data[:2] + b"\xff\xee\0\7Hello" + data[2:-2] + b"\xff\xff\xff\xdc\0\4\0\x15\xff\xff\xd9"
+    good(listing, "height-twice.jpg", data, 4)
 
 
 # ---- BMP ----
@@ -203,6 +233,18 @@ def make_bmp(listing):
     good(listing, "rgb24-topdown.bmp", bmp(24, bmp_rows(24, 19, 13), 19, -13))
     good(listing, "rgb32.bmp", bmp(32, bmp_rows(32, 19, 13), 19, 13))
     good(listing, "one.bmp", bmp(24, bmp_rows(24, 1, 1), 1, 1))
+    colours, rows = bytes(range(256)) * 4, scene(13, 20)[:, :, 0].tobytes()
+    expected = np.frombuffer(colours, np.uint8).reshape(256, 4)[np.frombuffer(rows, np.uint8).reshape(13, 20)][::-1, :, 2::-1]
+    good(listing, "palette8-os2.bmp", bmp(8, rows, 20, 13, colours, size=64))
+    good(listing, "palette8-forgotten.bmp", bmp(8, rows, 20, 13, colours, offset=54))
+    good(listing, "palette8-many.bmp", bmp(8, rows, 20, 13, colours, used=300), pixels=expected)  # Pillow refuses it
+    good(listing, "palette1-cut.bmp", bmp(1, b"\x80", 1, 1, b"\0"), pixels=np.array([[[1, 1, 1]]]))  # and this
+    for size in (52, 56, 108, 124):  # the masks are a part of the header, of which Pillow does not know each size
+        data = bmp(16, rows, 10, 13, masks=masks + bytes(size - 52), compression=3)
+        good(listing, f"rgb16-header{size}.bmp", patched(data, 14, bytes([size])), pixels=pillow_pixels(data))
+    data = bmp(32, rows, 5, 13, masks=struct.pack("<IIII", 0xff0000, 0xff00, 0xff, 0xff000000), compression=6)
+    expected = np.frombuffer(rows, np.uint8).reshape(13, 5, 4)[::-1, :, 2::-1]
+    good(listing, "rgba32.bmp", data, pixels=expected)  # Pillow does not know this compression
 
 
 # ---- Malformed files ----
@@ -216,11 +258,15 @@ def segment(data, marker):
     return data.index(bytes([0xff, marker]))
 
 
+def end_of_segment(data, at):
+    return at + 2 + struct.unpack(">H", data[at + 2:at + 4])[0]
+
+
 def bad_jpegs():
     plain = jpeg(scene(37, 45), quality=90, subsampling=0)
     grey = jpeg(scene(16, 16)[:, :, 0], quality=90)
     dht, dqt, sof, sos = (segment(plain, m) for m in (0xc4, 0xdb, 0xc0, 0xda))
-    scan = sos + 2 + struct.unpack(">H", plain[sos + 2:sos + 4])[0]
+    scan = end_of_segment(plain, sos)
     table = struct.pack(">HB", 19 + 16 * 255, 0) + b"\xff" * 16 + bytes(16 * 255)
     yield "huffman-overflow", plain[:dht] + b"\xff\xc4" + table + plain[dht:], "at most 256 symbols"
     counts = bytes([0] * 7 + [128, 129] + [0] * 7)
@@ -269,6 +315,44 @@ def bad_jpegs():
     yield "cmyk-without-adobe", cmyk_jpeg().replace(b"Adobe", b"Bdobe"), "without an Adobe marker"
     yield "no-end", plain[:-2], "truncated"
     yield "garbage-codes", plain[:scan] + b"\xff\0" * 400 + b"\xff\xd9", "corrupt or incomplete"
+    yield "sampling-fraction-v", patched(patched(plain, sof + 11, b"\x13"), sof + 14, b"\x12"), "no multiples"
+    yield from bad_small_jpegs(grey)
+    yield from bad_progressions()
+
+
+def bad_small_jpegs(grey):
+    dht, dqt, sof, sos = (segment(grey, m) for m in (0xc4, 0xdb, 0xc0, 0xda))
+    scan = end_of_segment(grey, sos)
+    yield "huffman-short", grey[:dht] + b"\xff\xc4\0\7\0\0\0\0\0" + grey[dht:], "Huffman table's header"
+    yield "huffman-number", patched(grey, dht + 4, b"\x04"), "Huffman table's header"
+    yield "huffman-missing-ac", grey[:end_of_segment(grey, dht)] + grey[sos:], "Huffman table that is not defined"
+    yield "quantiser-precision", patched(grey, dqt + 4, b"\x20"), "quantisation table's header"
+    yield "sampling-v-0", patched(grey, sof + 11, b"\x10"), "sampling factors"
+    yield "sampling-v-5", patched(grey, sof + 11, b"\x15"), "sampling factors"
+    yield "sampling-quantiser", patched(grey, sof + 12, b"\4"), "quantisation table (0..3)"
+    yield "frame-short", grey[:sof] + b"\xff\xc0\0\7\x08\0\x10\0\x10" + grey[sos:], "does not fit its number"
+    yield "scan-empty", grey[:sos] + b"\xff\xda\0\2" + grey[scan:], "does not fit its number of components"
+    yield "scan-of-none", grey[:sos] + b"\xff\xda\0\6\0\0\x3f\0" + grey[scan:], "does not fit its number"
+    yield "scan-of-two", grey[:sos] + b"\xff\xda\0\x0a\2\1\0\2\0\0\x3f\0" + grey[scan:], "does not fit its number"
+    yield "scan-dc-table", patched(grey, sos + 6, b"\x40"), "Huffman table that is not defined"
+    yield "scan-ac-table", patched(grey, sos + 6, b"\x04"), "Huffman table that is not defined"
+    yield "second-height-length", grey[:-2] + b"\xff\xdc\0\5\0\x10\0\xff\xd9", "second height"
+    yield "no-end-stuffed", grey[:-2] + b"\xff\0", "truncated"
+    yield "only-padding", b"\xff\xd8\xff\xe0\0\2" + bytes(9), "truncated"
+    yield "half-a-length", b"\xff\xd8\xff\xe0\0", "truncated"
+
+
+def bad_progressions():
+    """Scan headers that say spectral selection and approximation wrong."""
+    colour = jpeg(scene(16, 16), quality=90, progressive=True)
+    first = segment(colour, 0xda)  # DC of all three components
+    second = segment(colour[first + 2:], 0xda) + first + 2  # AC of one
+    at = end_of_segment(colour, second) - 3
+    for name, numbers in {"reversed": b"\x05\x03\x00", "last-64": b"\x01\x40\x00", "high-14": b"\x01\x05\xe0",
+                          "low-14": b"\x01\x05\x0e", "dc-and-ac": b"\x00\x05\x00"}.items():
+        yield "scan-" + name, patched(colour, at, numbers), "spectral selection or approximation"
+    yield "scan-ac-of-three", patched(colour, end_of_segment(colour, first) - 3, b"\x01\x05\x00"), \
+        "spectral selection or approximation"
 
 
 def bad_pngs():
@@ -313,6 +397,9 @@ def bad_pngs():
     yield "few-pixels", begin(20, 20, 8, 2) + data + end, "corrupt or incomplete"
     yield "filter-5", begin(9, 9, 8, 2) + chunk(b"IDAT", zlib.compress(b"\5" * 300)) + end, "corrupt or incomplete"
     yield "not-zlib", begin(9, 9, 8, 2) + chunk(b"IDAT", b"no zlib at all") + end, "corrupt or incomplete"
+    pixels = begin(9, 9, 8, 2) + data
+    yield "palette-after-pixels", pixels + chunk(b"PLTE", bytes(3)) + end, "not before the pixels"
+    yield "palette-0", begin(9, 9, 8, 2) + chunk(b"PLTE", b"") + data + end, "1..256 colours"
     yield "far-distance", begin(9, 9, 8, 2) + chunk(b"IDAT", b"\x78\x01\x03\x42\0\0\0\0\0\0") + end, \
         "corrupt or incomplete"
 
@@ -341,6 +428,9 @@ def bad_bmps():
     yield "short", plain[:-4], "truncated"
     yield "header-only", plain[:30], "truncated"
     yield "no-masks", bmp(16, b"", 1, 1, compression=3)[:54], "truncated"
+    yield "masks-beyond-end", bmp(16, b"\0\0", 1, 1, compression=3), "truncated"
+    yield "masks-os2", bmp(16, bytes(28), 1, 1, compression=3, size=64), "does not fit the pixel's bits"
+    yield "half-a-header", plain[:20], "truncated"
 
 
 def foreign():
@@ -365,7 +455,7 @@ def make_bad():
                 f.write(f"bad/{name}.{kind}\t{message}\n")
 
 
-# ---- Files that overflow stb_image's arithmetic ----
+# ---- Files that stb_image decodes for want of a check, or that the two decoders of JPEG judge otherwise ----
 
 def jpeg_of_bits(quantiser, dc, ac, bits):
     """64 x 64 grey; `dc` and `ac` are the symbols of codes by length, `bits` the entropy-coded data."""
@@ -386,6 +476,12 @@ def make_strange():
     # Two blocks use up 32 bits exactly, and a short code after them is read from -9 bits.
     write("strange/shift.jpg", jpeg_of_bits(1, [(1, 13), (2, 14)], [(2, 7), (2, 0)], "0" + "1" * 13 + "01" + "10" +
                                             "1" * 14))
+    grey = cjpeg(scene(32, 32), "-grayscale", "-restart", "2B")
+    sos = segment(grey, 0xda)
+    write("strange/cut-short.jpg", grey[:sos + 100] + b"\xff\xd9")
+    write("strange/wrong-restart.jpg", grey.replace(b"\xff\xd1", b"\xff\xd4"))
+    # A table with a code for a DC difference of 16 bits, which no block has.
+    write("strange/symbol.jpg", jpeg_of_bits(1, [(1, 0), (2, 16)], [(1, 0)], "00" * 64))
     # A match at distance code 30, which does not exist: stb_image takes it for 0 and copies what memory held before.
     code = "1" + "10" + "00110000" + ("0000001" + "11110") * 10 + "0000000"
     code += "0" * (-len(code) % 8)
@@ -396,7 +492,8 @@ def make_strange():
 # ---- The awkward files of other projects ----
 
 def odd_verdict(path):
-    """What this library makes of a file: Pillow's pixels, a size where they may differ a little, or "refused"."""
+    """What this library makes of a file: the size and the checksum of Pillow's pixels, with a "~" where stb_image only comes
+    near them; the size alone, where others may not be Pillow's; or "refused"."""
     with open(path, "rb") as f:
         head = f.read(26)
     kind = {b"\xff\xd8": "jpeg", b"\x89P": "png", b"BM": "bmp"}.get(head[:2])
@@ -412,8 +509,9 @@ def odd_verdict(path):
     except Exception:
         return "refused"
     size = f"{pixels.shape[1]}x{pixels.shape[0]}"
-    exact = kind != "jpeg" and image.mode != "I"  # Pillow's mode of 16-bit grey
-    return f"{size} {zlib.crc32(pixels.tobytes()):08x}" if exact else size
+    if image.mode == "I":  # Pillow's mode of 16-bit grey
+        return size
+    return f"{size} {'~' if kind == 'jpeg' else ''}{zlib.crc32(pixels.tobytes()):08x}"
 
 
 REFUSED = {

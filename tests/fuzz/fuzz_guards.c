@@ -1,4 +1,4 @@
-/* fuzz_guards.c - any bytes behind each format's signature: the checks in front of stb_image, and our BMP decoder. */
+/* fuzz_guards.c - any bytes behind each format's signature: the checks before the decoders, and our BMP decoder. */
 #define _POSIX_C_SOURCE 200809L /* strnlen, posix_memalign */
 #include "fuzz.h"
 #include "image_parts.h"

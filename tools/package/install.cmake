@@ -36,7 +36,7 @@ if(TARGET resnet)
   install(FILES ${package}/_resnet DESTINATION ${CMAKE_INSTALL_DATADIR}/zsh/site-functions)
 endif()
 
-# cpack -G DEB: a package named resnet of all of this, which depends on libc6 alone.
+# cpack -G DEB: a package named resnet of all of this, which depends on libc6 alone, or on libjpeg62-turbo too.
 set(CPACK_PACKAGE_CONTACT "The libresnet authors <libresnet@example.org>")
 set(CPACK_PACKAGE_DESCRIPTION_SUMMARY "image classification with residual networks on the CPU")
 set(CPACK_PACKAGE_DESCRIPTION "A program that says what is on photographs, in f32, bf16 or int8,

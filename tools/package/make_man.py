@@ -106,7 +106,7 @@ def command_section(program, command):
 
 
 def program_page(program):
-    name, version = ask(program, "--version").split()
+    name, version = ask(program, "--version").split()[:2]
     commands = re.findall(r"^  ([a-z]+) ", ask(program, "--help"), re.M)
     return (f'.TH RESNET 1 "" "{name} {version}"\n'
             ".SH NAME\nresnet \\- say what is on photographs\n"
