@@ -54,6 +54,7 @@ class Faults(program.ProgramTest):
         cls.pictures = cls.path_of("pictures")
         for seed in range(3):
             cls.write(f"{cls.pictures}/{seed}.png", png(seed))
+        cls.list = cls.write("list.txt", f"{cls.pictures}/0.png\n{cls.pictures}/1.png\n".encode())
         cls.table = cls.write("pictures.tsv", b"file\tclass\npictures/0.png\t0\npictures/1.png\t1\n")
 
     @classmethod
@@ -66,6 +67,7 @@ class Faults(program.ProgramTest):
         self.write(out + "/keep", b"")
         return {
             "classify": (["classify", "--model", self.model, picture, f"{self.pictures}/1.png"], []),
+            "stream": (["classify", "--model", self.model, "--json", "--files-from", self.list], []),
             "inspect": (["inspect", "--json", self.model], []),
             "eval": (["eval", "--model", self.model, "--labels-tsv", self.table], []),
             "quantize": (["quantize", "--model", self.model, "--calibrate", self.pictures, "-o", out + "/q"], [out + "/q"]),
@@ -208,7 +210,7 @@ def be_nobody():
         os.setuid(65534)
 
 
-for command in "classify", "inspect", "eval", "quantize", "bf16", "embed", "features", "explain", "similar", "trace":
+for command in "classify", "stream", "inspect", "eval", "quantize", "bf16", "embed", "features", "explain", "similar", "trace":
     setattr(Faults, f"test_each_call_of_{command}", lambda self, name=command: self.fail_each(name))
 
 if __name__ == "__main__":

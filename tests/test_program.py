@@ -131,6 +131,27 @@ class ProgramTest(unittest.TestCase):
         self.assertEqual(got, code, err)
         return [json.loads(line) for line in out.decode().splitlines()]
 
+    def terminal(self):
+        try:
+            return pty.openpty()
+        except OSError as error:  # a bare chroot or container may have none
+            self.skipTest(str(error))
+
+    def seen_on_a_terminal(self, command, **options):
+        """What a command that ends well writes to its standard error."""
+        master, slave = self.terminal()
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=slave, **options) as running:
+            os.close(slave)
+            seen = b""
+            try:
+                while data := os.read(master, 4096):
+                    seen += data
+            except OSError:  # what Linux gives at the end of a terminal
+                pass
+            self.assertEqual(running.wait(timeout=30), OK)
+        os.close(master)
+        return seen
+
 
 class Usage(ProgramTest):
     def test_help(self):
@@ -272,12 +293,6 @@ class Classify(ProgramTest):
                 control = [c for c in text if ord(c) < 32 and c != "\n" or 127 <= ord(c) < 160]
                 self.assertEqual(control, [], repr(text))
 
-    def terminal(self):
-        try:
-            return pty.openpty()
-        except OSError as error:  # a bare chroot or container may have none
-            self.skipTest(str(error))
-
     def test_colour_only_on_a_terminal(self):
         for no_color, want in ((None, True), ("", True), ("1", False)):
             environment = {key: value for key, value in os.environ.items() if key != "NO_COLOR"}
@@ -292,19 +307,8 @@ class Classify(ProgramTest):
 
     def test_progress_only_on_a_terminal(self):
         for no_color, want in (("", True), ("1", False)):
-            master, slave = self.terminal()
-            with subprocess.Popen([PROGRAM, "classify", "--json", "--model", self.model, *self.images * 50],
-                                  stdout=subprocess.DEVNULL, stderr=slave,
-                                  env={**os.environ, "NO_COLOR": no_color}) as program:
-                os.close(slave)
-                seen = b""
-                try:
-                    while data := os.read(master, 4096):
-                        seen += data
-                except OSError:  # what Linux gives at the end of a terminal
-                    pass
-                self.assertEqual(program.wait(timeout=30), OK)
-            os.close(master)
+            seen = self.seen_on_a_terminal([PROGRAM, "classify", "--json", "--model", self.model, *self.images * 50],
+                                           env={**os.environ, "NO_COLOR": no_color})
             self.assertIn(b"of 300, ", seen)
             self.assertEqual(b"\x1b[32m" in seen, want)
             self.assertTrue(seen.endswith(b"\r\x1b[K"), seen[-20:])

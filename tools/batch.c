@@ -3,7 +3,6 @@
 
 #include <inttypes.h>
 #include <stdatomic.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,10 +12,7 @@
 #include "system.h"
 #include "text.h"
 
-#define STDIN_LIMIT ((size_t)64 << 20)
-
-int batch_open(struct batch *batch, const struct batch_settings *settings) {
-    resnet_error error;
+int batch_open_model(struct batch *batch, const struct batch_settings *settings) {
     const char *path = settings->model;
     memset(batch, 0, sizeof *batch);
     const resnet_load_options load = {.isa = settings->isa, .precision = settings->precision};
@@ -33,9 +29,17 @@ int batch_open(struct batch *batch, const struct batch_settings *settings) {
     batch->preprocess = batch->info.preprocess;
     if (settings->resize != RESIZE_AS_MODEL)
         batch->preprocess.resize = settings->resize;
+    return EXIT_FINE;
+}
+
+int batch_open(struct batch *batch, const struct batch_settings *settings) {
+    resnet_error error;
+    int code = batch_open_model(batch, settings);
+    if (code != EXIT_FINE)
+        return code;
     resnet_session_options options = {.batch = settings->size, .threads = settings->threads};
     if (resnet_session_create(batch->model, &options, &batch->session, &error) != RESNET_OK)
-        return library_failure(path, &error);
+        return library_failure(batch->path, &error);
     batch->size = settings->size;
     batch->pictures = allocate(batch->size, sizeof *batch->pictures);
     batch->logits = allocate((size_t)batch->size * batch->info.config.classes, sizeof *batch->logits);
@@ -60,34 +64,17 @@ void batch_clear(struct batch *batch) {
 }
 
 bool batch_fill(struct batch *batch, struct inputs *inputs) {
-    struct picture picture = {0};
+    struct input input;
     batch_clear(batch);
-    do {
-        if (!(picture.path = inputs_next(inputs, &picture.is_stdin)))
-            break;
-        batch_add(batch, picture);
-    } while (batch->count < batch->size && inputs_ready(inputs));
+    while (batch->count < batch->size && inputs_next(inputs, &input))
+        batch_add(batch, (struct picture){.path = input.name, .is_stdin = input.kind == INPUT_STDIN});
     return batch->count > 0;
 }
 
 static void set_from_stdin(struct batch *batch, uint32_t slot, resnet_error *error) {
-    size_t size = 0, room = 1 << 20, got;
-    char *data = allocate(room, 1);
-    while ((got = fread(data + size, 1, room - size, stdin)) > 0 && size + got <= STDIN_LIMIT) {
-        size += got;
-        if (size == room) {
-            char *larger = allocate(2 * room, 1);
-            memcpy(larger, data, size);
-            free(data);
-            data = larger;
-            room *= 2;
-        }
-    }
-    if (ferror(stdin) || got > 0) {
-        error->status = RESNET_ERROR_IO;
-        snprintf(error->message, sizeof error->message, "stdin %s",
-                 got > 0 ? "has more than the 64 MiB that an image may have" : "cannot be read");
-    } else
+    size_t size;
+    uint8_t *data = inputs_read_stdin(&size, error);
+    if (data)
         resnet_session_set_image_memory(batch->session, slot, data, size, &batch->preprocess, error);
     free(data);
 }

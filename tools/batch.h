@@ -35,15 +35,16 @@ struct batch {
     float *logits; /* [size][classes] */
 };
 
-/* EXIT_FINE, or the code to exit with after a complaint. batch_close may follow either. */
+/* EXIT_FINE, or the code to exit with after a complaint. batch_close may follow either. batch_open_model leaves out the
+ * session and what it needs. */
+int batch_open_model(struct batch *batch, const struct batch_settings *settings);
 int batch_open(struct batch *batch, const struct batch_settings *settings);
 void batch_close(struct batch *batch);
 
 /* Append a picture, taking over its path. There must be room. */
 void batch_add(struct batch *batch, struct picture picture);
 
-/* Take the next images in place of those that are there; false where none is left. It waits for no more of a list than
- * one image, so that the list may come from a program that is still at it. */
+/* Take the next images in place of those that are there; false where none is left. */
 bool batch_fill(struct batch *batch, struct inputs *inputs);
 
 /* Decode the pictures into the session's slots. Returns how many could be. */

@@ -7,6 +7,7 @@
 #include "bench_layers.h"
 #include "bench_machine.h"
 #include "bench_run.h"
+#include "bench_stream.h"
 #include "bench_trace.h"
 #include "commands.h"
 #include "options.h"
@@ -14,7 +15,7 @@
 
 struct bench {
     struct bench_settings settings;
-    const char *trace, *compare; /* files, or NULL */
+    const char *trace, *compare, *files_from; /* files, or NULL */
     bool json, layers;
     struct bench_run run;
     struct machine machine;
@@ -106,6 +107,15 @@ static int bench(struct bench *b) {
     return code;
 }
 
+static int stream(const struct bench *b) {
+    const struct batch_settings settings = {.model = b->settings.model,
+                                            .isa = b->settings.isa,
+                                            .precision = b->settings.precision,
+                                            .threads = b->settings.threads,
+                                            .resize = RESIZE_AS_MODEL};
+    return bench_stream(&settings, b->files_from, b->json);
+}
+
 static int run(const struct command *self, int argc, char **argv) {
     struct bench b = {.settings = {.batch = 1, .seconds = 3}};
     struct bench_settings *settings = &b.settings;
@@ -122,6 +132,7 @@ static int run(const struct command *self, int argc, char **argv) {
         option_switch("layers", "also each layer, and what share of its limit it reaches", &b.layers),
         option_text("trace", "FILE", "write a run for chrome://tracing or Perfetto", &b.trace),
         option_text("compare", "FILE", "set beside it what an earlier bench --json printed", &b.compare),
+        option_text("files-from", "FILE", "how fast the images of this list are read, run, and both", &b.files_from),
         option_json(&b.json),
         {0},
     };
@@ -132,6 +143,8 @@ static int run(const struct command *self, int argc, char **argv) {
         return usage_error(self, "unexpected argument ", argv[0]);
     if (settings->model && settings->arch)
         return usage_error(self, "either --model or --arch, not both", "");
+    if (b.files_from)
+        return settings->arch ? usage_error(self, "--files-from needs a model file", "") : stream(&b);
     settings->by_layer = b.layers || b.trace;
     return bench(&b);
 }
@@ -143,6 +156,8 @@ const struct command command_bench = {
     .notes = "A layer's limit is the longer of two times: its operations at the measured peak of the\n"
              "precision, and its bytes at the measured read bandwidth of where they come from:\n"
              "weights from the nearest cache that holds those of all layers, input, residual and\n"
-             "output from the nearest that holds these. A multiply-add is two operations.",
+             "output from the nearest that holds these. A multiply-add is two operations.\n"
+             "With --files-from: images a second that are decoded and resized, that the network runs, what\n"
+             "both one after the other allow, and what a stream (resnet help classify) reaches of that.",
     .run = run,
 };

@@ -11,8 +11,9 @@
 #include "inputs.h"
 #include "model.h"
 #include "options.h"
-#include "progress.h"
+#include "records.h"
 #include "report.h"
+#include "stream_options.h"
 #include "system.h"
 #include "text.h"
 
@@ -23,98 +24,104 @@
 
 struct classify {
     struct batch_settings settings;
-    const char *files_from;
+    struct stream_options stream;
     uint32_t top;
     bool json, logits;
     struct batch batch;
-    float *scores;    /* [classes] */
-    uint32_t *ranked; /* [top] class indices, best first */
-    struct progress progress;
-    size_t done, failed;
+    struct records records;
+};
+
+/* What a network says about an image. */
+struct answer {
+    const char *name;
+    const resnet_error *error;
+    const float *logits; /* [classes] */
+    float *scores;       /* [classes] */
+    uint32_t *ranked;    /* [top] class indices, best first */
+    uint32_t top;
 };
 
 /* A bar in eighths of a column, then spaces up to its full width. */
-static void print_bar(double share) {
+static void print_bar(FILE *out, double share) {
     static const char *const eighths[] = {"", "▏", "▎", "▍", "▌", "▋", "▊", "▉"};
     int filled = (int)(share * BAR_WIDTH * 8 + 0.5);
     for (int i = 0; i < filled / 8; i++)
-        fputs("█", stdout);
-    printf("%s%*s", eighths[filled % 8], BAR_WIDTH - (filled + 7) / 8, "");
+        fputs("█", out);
+    fprintf(out, "%s%*s", eighths[filled % 8], BAR_WIDTH - (filled + 7) / 8, "");
 }
 
-static void print_for_people(const struct classify *c, const struct picture *picture, uint32_t top) {
+static void print_for_people(const struct classify *c, const struct answer *answer, FILE *out) {
     bool colour = takes_colour(stdout);
-    fputs(colour ? "\033[1m" : "", stdout);
-    print_clean(stdout, picture->path);
-    puts(colour ? "\033[0m" : "");
-    for (uint32_t i = 0; i < top; i++) {
+    fputs(colour ? "\033[1m" : "", out);
+    print_clean(out, answer->name);
+    fputs(colour ? "\033[0m\n" : "\n", out);
+    for (uint32_t i = 0; i < answer->top; i++) {
         char buffer[32];
-        double score = (double)c->scores[c->ranked[i]];
-        printf("  %6.2f %%  %s", 100 * score, colour ? (i ? "\033[2m" : "\033[32m") : "");
-        print_bar(score > 0 ? score : 0); /* a NaN has no bar */
-        printf("%s  ", colour ? "\033[0m" : "");
-        print_clean(stdout, class_name(c->batch.model, c->ranked[i], buffer));
-        putchar('\n');
+        double score = (double)answer->scores[answer->ranked[i]];
+        fprintf(out, "  %6.2f %%  %s", 100 * score, colour ? (i ? "\033[2m" : "\033[32m") : "");
+        print_bar(out, score > 0 ? score : 0); /* a NaN has no bar */
+        fprintf(out, "%s  ", colour ? "\033[0m" : "");
+        print_clean(out, class_name(c->batch.model, answer->ranked[i], buffer));
+        putc('\n', out);
     }
 }
 
-static void print_json(const struct classify *c, const struct picture *picture, uint32_t top, const float *logits) {
-    struct report report = {0}, *r = &report;
+static void print_json(const struct classify *c, const struct answer *answer, FILE *out) {
+    struct report report = {.out = out}, *r = &report;
     report_open(r, NULL, '{');
-    report_text(r, "file", picture->path);
-    if (picture->error.status != RESNET_OK)
-        report_text(r, "error", without_name(picture->error.message, picture->path));
+    report_text(r, "file", answer->name);
+    if (!answer->logits)
+        report_text(r, "error", without_name(answer->error->message, answer->name));
     else {
         report_open(r, "top", '[');
-        for (uint32_t i = 0; i < top; i++) {
+        for (uint32_t i = 0; i < answer->top; i++) {
             report_open(r, NULL, '{');
-            report_integer(r, "index", c->ranked[i]);
-            report_text(r, "label", resnet_model_label(c->batch.model, c->ranked[i]));
-            report_number(r, "score", (double)c->scores[c->ranked[i]]);
+            report_integer(r, "index", answer->ranked[i]);
+            report_text(r, "label", resnet_model_label(c->batch.model, answer->ranked[i]));
+            report_number(r, "score", (double)answer->scores[answer->ranked[i]]);
             report_close(r, '}');
         }
         report_close(r, ']');
         if (c->logits)
-            report_floats(r, "logits", logits, c->batch.info.config.classes);
+            report_floats(r, "logits", answer->logits, c->batch.info.config.classes);
     }
     report_close(r, '}');
-    putchar('\n');
+    putc('\n', out);
 }
 
-static void answer(struct classify *c, uint32_t slot) {
-    const struct picture *picture = &c->batch.pictures[slot];
-    uint32_t classes = c->batch.info.config.classes, top = 0;
-    const float *logits = c->batch.logits + (size_t)slot * classes;
-    bool good = picture->error.status == RESNET_OK;
-    c->done++;
-    if (good) {
-        memcpy(c->scores, logits, classes * sizeof *logits);
-        resnet_softmax(c->scores, classes);
-        top = resnet_top_k(logits, classes, c->top, c->ranked);
-    } else {
-        c->failed++;
-        progress_clear(&c->progress);
-        library_failure(picture->path, &picture->error);
+/* Write the answer for an image whose name, error and logits are there; these are NULL where it failed. */
+static void print_answer(const struct classify *c, struct answer *answer, FILE *out) {
+    uint32_t classes = c->batch.info.config.classes, most = c->top < classes ? c->top : classes;
+    if (answer->logits) {
+        answer->scores = allocate(classes, sizeof *answer->scores);
+        answer->ranked = allocate(most, sizeof *answer->ranked);
+        memcpy(answer->scores, answer->logits, classes * sizeof *answer->scores);
+        resnet_softmax(answer->scores, classes);
+        answer->top = resnet_top_k(answer->logits, classes, most, answer->ranked);
     }
     if (c->json)
-        print_json(c, picture, top, logits);
-    else if (good)
-        print_for_people(c, picture, top);
+        print_json(c, answer, out);
+    else if (answer->logits)
+        print_for_people(c, answer, out);
+    free(answer->scores);
+    free(answer->ranked);
 }
 
-static int classify_all(struct classify *c, struct inputs *inputs) {
-    progress_start(&c->progress, inputs->listed ? 0 : (size_t)inputs->count);
-    c->progress.shown = c->progress.shown && !isatty(fileno(stdout)); /* there the answers show it */
-    while (batch_fill(&c->batch, inputs)) {
-        batch_run(&c->batch);
-        for (uint32_t i = 0; i < c->batch.count; i++)
-            answer(c, i);
-        progress_add(&c->progress, c->batch.count);
-        if (!flush_output())
-            break;
-    }
-    progress_clear(&c->progress);
-    return inputs->listed && inputs->lines.failed ? EXIT_IO : c->failed ? EXIT_INPUTS : EXIT_FINE;
+static bool skip(void *classify, const char *name) {
+    return records_take(&((struct classify *)classify)->records, name);
+}
+
+static void describe(void *classify, const struct stream_item *item, const float *values, FILE *out) {
+    struct answer answer = {.name = item->input.name, .error = &item->error, .logits = values};
+    print_answer(classify, &answer, out);
+}
+
+static void write_record(void *classify, const struct stream_item *item) {
+    records_write(&((struct classify *)classify)->records, item->record, item->record_size);
+}
+
+static bool flush_records(void *classify) {
+    return records_flush(&((struct classify *)classify)->records);
 }
 
 /* Columns, roughly: the bytes that start a character. */
@@ -141,29 +148,28 @@ static void print_known_classes(const struct classify *c) {
 }
 
 static int classify(struct classify *c, struct inputs *inputs) {
-    int code = batch_open(&c->batch, &c->settings);
-    if (code == EXIT_FINE) {
-        c->scores = allocate(c->batch.info.config.classes, sizeof *c->scores);
-        c->ranked = allocate(c->top, sizeof *c->ranked);
-        code = classify_all(c, inputs);
-        if (!c->json && c->done > c->failed && c->batch.info.config.classes <= FEW_CLASSES)
-            print_known_classes(c);
-        free(c->scores);
-        free(c->ranked);
-    }
-    batch_close(&c->batch);
-    return code;
+    const struct stream_job job = {
+        .context = c, .skip = skip, .describe = describe, .write = write_record, .flush = flush_records};
+    struct stream_result result = {0};
+    if (!records_open(&c->records, c->stream.resume, "top"))
+        return EXIT_IO;
+    struct stream_plan plan = stream_options_plan(&c->stream, &c->batch, inputs, c->settings.threads);
+    plan.done = c->records.done.count;
+    plan.quiet = !c->stream.resume && isatty(STDOUT_FILENO); /* there the answers show it */
+    int code = stream_run(&plan, &job, &result);
+    if (!c->json && result.images > result.failed && c->batch.info.config.classes <= FEW_CLASSES)
+        print_known_classes(c);
+    return records_close(&c->records, code);
 }
 
 static int run(const struct command *self, int argc, char **argv) {
-    struct classify c = {.top = 5, .settings = {.resize = RESIZE_AS_MODEL}};
+    struct classify c = {.top = 5, .settings = {.resize = RESIZE_AS_MODEL}, .stream = STREAM_DEFAULTS};
     const struct option options[] = {
         option_model(&c.settings.model),
         option_count("top", "classes to show (5)", &c.top, 1, 1 << 20),
         option_json(&c.json),
         option_switch("logits", "with --json: also the scores of all classes before softmax", &c.logits),
-        option_text("files-from", "FILE", "also the images that this file lists, a path a line (-: stdin)",
-                    &c.files_from),
+        STREAM_OPTIONS(c.stream),
         option_resize(&c.settings.resize),
         option_threads(&c.settings.threads),
         option_isa(&c.settings.isa),
@@ -174,16 +180,17 @@ static int run(const struct command *self, int argc, char **argv) {
     int code = options_parse(self, options, &argc, argv);
     if (code != GO_ON)
         return code;
-    if (argc == 0 && !c.files_from)
-        return usage_error(self, "no image is named", "");
-    if (c.logits && !c.json)
-        return usage_error(self, "--logits needs --json", "");
-    if (inputs_stdin_uses(c.files_from, argc, argv) > 1)
-        return usage_error(self, "stdin can be read only once", "");
-    if (!inputs_open(&inputs, argv, argc, c.files_from))
-        return EXIT_IO;
-    c.settings.size = argc == 1 && !c.files_from ? 1 : AT_ONCE;
-    code = classify(&c, &inputs);
+    if ((code = stream_options_check(self, &c.stream, argc, argv)) != GO_ON)
+        return code;
+    if ((c.logits || c.stream.resume) && !c.json)
+        return usage_error(self, c.logits ? "--logits needs --json" : "--resume needs --json", "");
+    c.settings.size = argc == 1 ? 1 : AT_ONCE;
+    code = inputs_open(&inputs, argv, argc, &c.stream.inputs) ? EXIT_FINE : EXIT_IO;
+    if (code == EXIT_FINE)
+        code = stream_options_open(&c.stream, argc, &c.batch, &c.settings);
+    if (code == EXIT_FINE)
+        code = classify(&c, &inputs);
+    batch_close(&c.batch);
     inputs_close(&inputs);
     return code;
 }
@@ -192,7 +199,7 @@ const struct command command_classify = {
     .name = "classify",
     .operands = " IMAGE...",
     .summary = "Say what is on images: JPEG, PNG or BMP files, or - for one on stdin.",
-    .notes = "With --json, a line of JSON for each image: \"file\", and \"top\" or \"error\".\n"
-             "Exit code: 0 all done, 1 some images failed, 2 usage, 3 model, 4 input or output.",
+    .notes = "With --json, a line of JSON for each image: \"file\", and \"top\" or \"error\".\n" STREAM_NOTES
+             "\nExit code: 0 all done, 1 some images failed, 2 usage, 3 model, 4 input or output.",
     .run = run,
 };

@@ -10,121 +10,147 @@
 #include "inputs.h"
 #include "model.h"
 #include "options.h"
-#include "progress.h"
+#include "records.h"
 #include "report.h"
-#include "system.h"
+#include "stream_options.h"
 #include "text.h"
 
 #define BATCH 16
 
 struct embed {
     struct batch_settings settings;
-    const char *files_from, *output;
+    struct stream_options stream;
+    const char *output;
     bool json;
     struct batch batch;
-    float *embeddings; /* [batch.size][features] */
-    struct embeddings_writer writer;
-    struct embedded *rows; /* [batch.size]; the names are the pictures' */
+    struct records records;          /* with `json`, else */
+    struct embeddings_writer writer; /* of a new matrix, or one that is gone on with, */
+    struct done done;                /* and its names */
     char model[EMBEDDINGS_TEXT];
-    struct progress progress;
-    size_t failed;
+    struct stream_result result;
 };
 
-static void print_json(const struct embed *e, const struct picture *picture, const float *embedding) {
-    struct report report = {0}, *r = &report;
+static void print_json(const struct embed *e, const char *name, const resnet_error *error, const float *embedding,
+                       FILE *out) {
+    struct report report = {.out = out}, *r = &report;
     report_open(r, NULL, '{');
-    report_text(r, "file", picture->path);
-    if (picture->error.status != RESNET_OK)
-        report_text(r, "error", without_name(picture->error.message, picture->path));
+    report_text(r, "file", name);
+    if (!embedding)
+        report_text(r, "error", without_name(error->message, name));
     else
         report_floats(r, "embedding", embedding, e->batch.info.features);
     report_close(r, '}');
-    putchar('\n');
+    putc('\n', out);
 }
 
-/* Before the files are read: what changes from then on shows. */
-static void note_rows(struct embed *e) {
-    for (uint32_t i = 0; i < e->batch.count; i++) {
-        const struct picture *picture = &e->batch.pictures[i];
-        e->rows[i].file = picture->path;
-        memcpy(e->rows[i].model, e->model, sizeof e->model);
-        embeddings_stamp(picture->is_stdin ? "" : picture->path, e->rows[i].stamp);
-    }
+static bool skip(void *embed, const char *name) {
+    struct embed *e = embed;
+    return e->json ? records_take(&e->records, name) : done_take(&e->done, name);
 }
 
-/* Without a name in the table nobody could tell whose a row is: so the image counts as failed. */
-static void check_name(const struct embed *e, struct picture *picture) {
-    if (picture->error.status != RESNET_OK || e->json || embeddings_can_name(picture->path))
+/* Before the file is read, so that what changes from then on shows. Without a name in the table nobody could tell whose
+ * a row is: such an image counts as failed. */
+static void begin(void *embed, struct stream_item *item) {
+    const struct embed *e = embed;
+    if (e->json || item->error.status != RESNET_OK)
         return;
-    picture->error.status = RESNET_ERROR_IO;
-    snprintf(picture->error.message, sizeof picture->error.message,
+    embeddings_stamp(item->input.kind == INPUT_FILE ? item->input.name : "", item->note);
+    if (embeddings_can_name(item->input.name))
+        return;
+    item->error.status = RESNET_ERROR_IO;
+    snprintf(item->error.message, sizeof item->error.message,
              "a table of names cannot hold this one: it has a tab or a line feed, or more than 4096 bytes");
 }
 
-static void answer(struct embed *e, uint32_t slot) {
-    struct picture *picture = &e->batch.pictures[slot];
-    const float *embedding = e->embeddings + (size_t)slot * e->batch.info.features;
-    check_name(e, picture);
-    if (picture->error.status != RESNET_OK) {
-        e->failed++;
-        progress_clear(&e->progress);
-        library_failure(picture->path, &picture->error);
-    }
+/* JSON, or the row of the matrix. */
+static void describe(void *embed, const struct stream_item *item, const float *values, FILE *out) {
+    const struct embed *e = embed;
     if (e->json)
-        print_json(e, picture, embedding);
-    else if (picture->error.status == RESNET_OK)
-        embeddings_add(&e->writer, &e->rows[slot], embedding);
+        print_json(e, item->input.name, &item->error, values, out);
+    else if (values)
+        fwrite(values, sizeof *values, e->batch.info.features, out);
 }
 
-static int embed_all(struct embed *e, struct inputs *inputs) {
-    const resnet_request request = {.embedding = e->embeddings};
-    progress_start(&e->progress, inputs->listed ? 0 : (size_t)inputs->count);
-    while (batch_fill(&e->batch, inputs)) {
-        if (!e->json)
-            note_rows(e);
-        batch_request(&e->batch, &request);
-        for (uint32_t i = 0; i < e->batch.count; i++)
-            answer(e, i);
-        progress_add(&e->progress, e->batch.count);
-        if (!flush_output())
-            break;
+static void write_record(void *embed, const struct stream_item *item) {
+    struct embed *e = embed;
+    struct embedded row = {.file = item->input.name};
+    if (e->json)
+        records_write(&e->records, item->record, item->record_size);
+    else if (item->error.status == RESNET_OK) {
+        memcpy(row.stamp, item->note, sizeof row.stamp);
+        memcpy(row.model, e->model, sizeof row.model);
+        embeddings_add(&e->writer, &row, (const float *)(const void *)item->record);
     }
-    progress_clear(&e->progress);
-    return inputs->listed && inputs->lines.failed ? EXIT_IO : e->failed ? EXIT_INPUTS : EXIT_FINE;
 }
 
-/* What was embedded is kept where some images failed, and not where the list of them did. */
-static int embed_to_file(struct embed *e, struct inputs *inputs) {
-    if (!embeddings_model(&e->batch, e->model) || !embeddings_create(&e->writer, e->output, e->batch.info.features))
-        return EXIT_IO;
-    int code = embed_all(e, inputs);
-    if (code == EXIT_IO)
+static bool flush_records(void *embed) {
+    struct embed *e = embed;
+    return e->json ? records_flush(&e->records) : embeddings_flush(&e->writer);
+}
+
+/* A new matrix is whole or not at all; what a stream has written so far is kept. */
+static int close_matrix(struct embed *e, int code) {
+    bool is_cut_off = code != EXIT_FINE && code != EXIT_INPUTS;
+    if (e->output && is_cut_off) {
+        complain("%s: not written (what --resume writes is kept)", e->output);
         embeddings_abandon(&e->writer);
-    else if (!embeddings_commit(&e->writer))
+    } else if (!embeddings_commit(&e->writer) && !is_cut_off)
         code = EXIT_IO;
+    done_free(&e->done);
     return code;
+}
+
+static bool open_output(struct embed *e) {
+    uint32_t features = e->batch.info.features;
+    if (e->json)
+        return records_open(&e->records, e->stream.resume, "embedding");
+    if (!embeddings_model(&e->batch, e->model))
+        return false;
+    if (e->output)
+        return embeddings_create(&e->writer, e->output, features);
+    return embeddings_continue(&e->writer, e->stream.resume, features, e->model, &e->done);
 }
 
 static int embed(struct embed *e, struct inputs *inputs) {
-    int code = batch_open(&e->batch, &e->settings);
-    if (code == EXIT_FINE) {
-        e->embeddings = allocate((size_t)e->batch.size * e->batch.info.features, sizeof *e->embeddings);
-        e->rows = allocate(e->batch.size, sizeof *e->rows);
-        code = e->json ? embed_all(e, inputs) : embed_to_file(e, inputs);
-        free(e->embeddings);
-        free(e->rows);
+    const struct stream_job job = {.context = e,
+                                   .embedding = true,
+                                   .skip = skip,
+                                   .begin = begin,
+                                   .describe = describe,
+                                   .write = write_record,
+                                   .flush = flush_records};
+    struct stream_result result;
+    if (!open_output(e)) {
+        done_free(&e->done);
+        return EXIT_IO;
     }
-    batch_close(&e->batch);
-    return code;
+    struct stream_plan plan = stream_options_plan(&e->stream, &e->batch, inputs, e->settings.threads);
+    plan.done = e->json ? e->records.done.count : e->done.count;
+    int code = stream_run(&plan, &job, &result);
+    return e->json ? records_close(&e->records, code) : close_matrix(e, code);
+}
+
+static bool ends_in_npy(const char *name) {
+    size_t length = strlen(name);
+    return length > 4 && strcmp(name + length - 4, ".npy") == 0;
+}
+
+/* Exactly one way out: GO_ON, or the code to exit with after a complaint. */
+static int check_output(const struct command *self, const struct embed *e) {
+    const char *resume = e->stream.resume;
+    if (resume && (e->output || e->json == ends_in_npy(resume)))
+        return usage_error(self, "--resume takes FILE.npy, or another FILE with --json, and no --output", "");
+    if (!resume && !e->output == !e->json)
+        return usage_error(self, "exactly one of --output, --json and --resume FILE.npy is needed", "");
+    return GO_ON;
 }
 
 static int run(const struct command *self, int argc, char **argv) {
-    struct embed e = {.settings = {.resize = RESIZE_AS_MODEL}};
+    struct embed e = {.settings = {.resize = RESIZE_AS_MODEL}, .stream = STREAM_DEFAULTS};
     const struct option options[] = {
         option_text("output", "FILE", "the matrix to write, or -o FILE: FILE.npy, and FILE.tsv beside it", &e.output),
         option_json(&e.json),
-        option_text("files-from", "FILE", "also the images that this file lists, a path a line (-: stdin)",
-                    &e.files_from),
+        STREAM_OPTIONS(e.stream),
         option_model(&e.settings.model),
         option_resize(&e.settings.resize),
         option_threads(&e.settings.threads),
@@ -134,18 +160,16 @@ static int run(const struct command *self, int argc, char **argv) {
     };
     struct inputs inputs;
     int code = options_parse(self, options, &argc, argv);
-    if (code != GO_ON)
+    if (code != GO_ON || (code = stream_options_check(self, &e.stream, argc, argv)) != GO_ON ||
+        (code = check_output(self, &e)) != GO_ON)
         return code;
-    if (argc == 0 && !e.files_from)
-        return usage_error(self, "no image is named", "");
-    if (!e.output == !e.json)
-        return usage_error(self, "exactly one of --output and --json is needed", "");
-    if (inputs_stdin_uses(e.files_from, argc, argv) > 1)
-        return usage_error(self, "stdin can be read only once", "");
-    if (!inputs_open(&inputs, argv, argc, e.files_from))
-        return EXIT_IO;
-    e.settings.size = argc == 1 && !e.files_from ? 1 : BATCH;
-    code = embed(&e, &inputs);
+    e.settings.size = argc == 1 ? 1 : BATCH;
+    code = inputs_open(&inputs, argv, argc, &e.stream.inputs) ? EXIT_FINE : EXIT_IO;
+    if (code == EXIT_FINE)
+        code = stream_options_open(&e.stream, argc, &e.batch, &e.settings);
+    if (code == EXIT_FINE)
+        code = embed(&e, &inputs);
+    batch_close(&e.batch);
     inputs_close(&inputs);
     return code;
 }
@@ -157,6 +181,6 @@ const struct command command_embed = {
     .notes = "FILE.npy is a NumPy array [images][features] of f32, what the network computes before its\n"
              "classifier. Line i of FILE.tsv, after the line with the columns' names, tells which image row i\n"
              "is: images that cannot be read are told on stderr, and have no row. With --json, a line of\n"
-             "JSON for each image: \"file\", and \"embedding\" or \"error\".",
+             "JSON for each image: \"file\", and \"embedding\" or \"error\".\n" STREAM_NOTES,
     .run = run,
 };

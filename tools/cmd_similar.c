@@ -184,7 +184,7 @@ static int run(const struct command *self, int argc, char **argv) {
         return usage_error(self, "no image is named", "");
     if (!s.in)
         return usage_error(self, "--in is needed", "");
-    if (!inputs_open(&inputs, argv, argc, NULL))
+    if (!inputs_open(&inputs, argv, argc, &(struct inputs_settings){0}))
         return EXIT_IO;
     code = similar(&s, &inputs);
     inputs_close(&inputs);

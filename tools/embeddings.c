@@ -206,6 +206,10 @@ void embeddings_add(struct embeddings_writer *writer, const struct embedded *row
             check_of(values, writer->features));
 }
 
+bool embeddings_flush(struct embeddings_writer *writer) {
+    return output_flush(&writer->matrix) && output_flush(&writer->table);
+}
+
 bool embeddings_commit(struct embeddings_writer *writer) {
     bool good = fseek(writer->matrix.file, 0, SEEK_SET) == 0;
     if (!good)
@@ -221,4 +225,111 @@ void embeddings_abandon(struct embeddings_writer *writer) {
     output_abandon(&writer->table);
     free(writer->table_name);
     writer->table_name = NULL;
+}
+
+/* ---- Going on ---- */
+
+static bool refuse_file(const struct output_file *file, const char *why) {
+    complain("%s: cannot go on with it: %s", file->name, why);
+    return false;
+}
+
+/* How many whole rows the matrix has, whose first number is next then; 0 also where there is no more than a part of its
+ * head. */
+static bool count_rows(const struct embeddings_writer *writer, uint64_t *rows) {
+    uint8_t bytes[NPY_HEAD];
+    struct npy_shape shape;
+    struct stat status;
+    const char *reason = "";
+    FILE *file = writer->matrix.file;
+    size_t got = fread(bytes, 1, sizeof bytes, file);
+    *rows = 0;
+    if (got < NPY_HEAD && memcmp(bytes, "\x93NUMPY", got < 6 ? got : 6) == 0)
+        return true;
+    if (npy_parse_head(bytes, got, &shape, &reason) != NPY_HEAD)
+        return refuse_file(&writer->matrix, *reason ? reason : "its head is not as resnet embed writes it");
+    if (shape.dimensions != 2 || shape.sizes[1] != writer->features || fstat(fileno(file), &status) != 0)
+        return refuse_file(&writer->matrix, "its rows are not as long as what this model gives");
+    *rows = ((uint64_t)status.st_size - NPY_HEAD) / (sizeof(float) * writer->features);
+    return true;
+}
+
+/* Bytes up to the end of the line that was read last; 0 where it has no end. */
+static off_t end_of(const struct lines *lines) {
+    off_t read = lseek(lines->descriptor, 0, SEEK_CUR);
+    return lines->at > 0 && lines->buffer[lines->at - 1] == '\n' ? read - (off_t)(lines->filled - lines->at) : 0;
+}
+
+/* What is whole in both files, from their starts. */
+struct whole {
+    uint64_t rows;
+    off_t table; /* bytes */
+};
+
+/* The next row and its line, where both are whole; *good becomes false after a complaint. */
+static bool continue_row(const struct embeddings_writer *writer, struct lines *lines, const char *model, bool *good,
+                         struct done *done) {
+    float *values = allocate(writer->features, sizeof *values);
+    struct embedded row;
+    bool whole = lines_next(lines) && end_of(lines) > 0;
+    *good = !lines->failed &&
+            (!whole || fread(values, sizeof *values, writer->features, writer->matrix.file) == writer->features);
+    if (*good && whole && !read_row(&row, lines->text, check_of(values, writer->features))) {
+        complain("%s: cannot go on with it: line %lu is not about its row of the matrix", lines->name, lines->number);
+        *good = false;
+    } else if (*good && whole) {
+        *good = strcmp(row.model, model) == 0 ||
+                refuse_file(&writer->matrix, "another model, --resize or --precision has made it");
+        done_add(done, row.file, strlen(row.file));
+        free(row.file);
+    }
+    free(values);
+    return *good && whole;
+}
+
+static bool find_whole(const struct embeddings_writer *writer, const char *model, struct whole *whole,
+                       struct done *done) {
+    struct lines lines = {.descriptor = fileno(writer->table.file), .name = writer->table_name};
+    uint64_t rows;
+    bool good = count_rows(writer, &rows);
+    bool has_line = good && lines_next(&lines), has_names = has_line && end_of(&lines) > 0;
+    if (!good || lines.failed)
+        return false;
+    if (has_line && strncmp(lines.text, COLUMN_NAMES, has_names ? sizeof COLUMN_NAMES : strlen(lines.text)) != 0)
+        return refuse_file(&writer->table, "it is not a table of embeddings");
+    if (!has_names)
+        return rows == 0 || refuse_file(&writer->table, "the matrix has rows, and this, which names them, is missing");
+    whole->table = end_of(&lines);
+    while (whole->rows < rows && continue_row(writer, &lines, model, &good, done)) {
+        whole->rows++;
+        whole->table = end_of(&lines);
+    }
+    return good;
+}
+
+/* Cut both files off behind what is whole. */
+static bool cut(struct embeddings_writer *writer, const struct whole *whole) {
+    FILE *matrix = writer->matrix.file, *table = writer->table.file;
+    off_t end = NPY_HEAD + (off_t)(whole->rows * writer->features * sizeof(float));
+    bool good = ftruncate(fileno(table), whole->table) == 0 && fseeko(table, whole->table, SEEK_SET) == 0;
+    writer->rows = whole->rows;
+    if (whole->table == 0)
+        fputs(COLUMN_NAMES "\n", table);
+    good = good && output_flush(&writer->table); /* first: a matrix with rows has a table */
+    good = good && ftruncate(fileno(matrix), end) == 0 && fseek(matrix, 0, SEEK_SET) == 0;
+    if (!good)
+        return refuse_file(&writer->matrix, strerror(errno));
+    write_head(writer);
+    return output_flush(&writer->matrix) && fseeko(matrix, end, SEEK_SET) == 0;
+}
+
+bool embeddings_continue(struct embeddings_writer *writer, const char *matrix, uint32_t features, const char *model,
+                         struct done *done) {
+    struct whole whole = {0};
+    *writer = (struct embeddings_writer){.table_name = table_of(matrix), .features = features};
+    if (output_open_in_place(&writer->matrix, matrix) && output_open_in_place(&writer->table, writer->table_name) &&
+        find_whole(writer, model, &whole, done) && cut(writer, &whole))
+        return true;
+    embeddings_abandon(writer);
+    return false;
 }

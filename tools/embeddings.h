@@ -16,6 +16,7 @@
 #include <stdint.h>
 
 #include "batch.h"
+#include "done.h"
 #include "output_file.h"
 
 #define EMBEDDINGS_TEXT 64
@@ -57,7 +58,17 @@ struct embeddings_writer {
 /* False after a complaint, each. After commit or abandon, older files are as they were or replaced. */
 bool embeddings_create(struct embeddings_writer *writer, const char *matrix, uint32_t features);
 void embeddings_add(struct embeddings_writer *writer, const struct embedded *row, const float *values);
+bool embeddings_flush(struct embeddings_writer *writer);
 bool embeddings_commit(struct embeddings_writer *writer);
 void embeddings_abandon(struct embeddings_writer *writer);
+
+/*
+ * Go on with the two files, which need not be there: `model` must be what has embedded their rows, whose names are
+ * added to *done. What does not make a whole row in both is cut off; anything else is refused. What is written shows at
+ * once, but for the number of rows in the matrix's head, which grows at embeddings_commit and here. False after a
+ * complaint.
+ */
+bool embeddings_continue(struct embeddings_writer *writer, const char *matrix, uint32_t features, const char *model,
+                         struct done *done);
 
 #endif

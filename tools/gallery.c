@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <unistd.h>
 
 #include "commands.h"
@@ -107,16 +106,6 @@ static void look_up(struct indexing *x, uint32_t i) {
         x->pending[x->pending_count++] = i;
 }
 
-/* Whether this is the name of an image; a folder may hold other files besides. */
-static bool is_image(const char *file) {
-    static const char *const endings[] = {".jpg", ".jpeg", ".png", ".bmp"};
-    const char *ending = strrchr(file, '.');
-    for (size_t i = 0; ending && i < sizeof endings / sizeof *endings; i++)
-        if (strcasecmp(ending, endings[i]) == 0)
-            return true;
-    return false;
-}
-
 /* Append a row for the file at `path`. */
 static void add_row(struct indexing *x, const char *path, const char *name, const char *model) {
     struct embedded *row = &x->gallery->set.rows[x->gallery->set.count];
@@ -141,7 +130,7 @@ static bool list_rows(struct indexing *x) {
     x->pending = allocate(files.count, sizeof *x->pending);
     for (size_t i = 0; good && i < files.count; i++) {
         const char *path = files.images[i].path;
-        if (!is_image(path))
+        if (!names_image(path))
             continue;
         if (embeddings_can_name(path + prefix))
             add_row(x, path, path + prefix, model);

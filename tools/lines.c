@@ -3,43 +3,54 @@
 #include "lines.h"
 
 #include <errno.h>
-#include <poll.h>
+#include <fcntl.h>
 #include <string.h>
-#include <sys/stat.h>
+#include <unistd.h>
 
+#include "stop.h"
 #include "text.h"
 
 bool lines_open(struct lines *lines, const char *name) {
-    struct stat status;
     lines->name = name;
-    lines->file = strcmp(name, "-") == 0 ? stdin : fopen(name, "r");
-    if (!lines->file || fstat(fileno(lines->file), &status) != 0) {
+    lines->descriptor = strcmp(name, "-") == 0 ? STDIN_FILENO : open(name, O_RDONLY | O_CLOEXEC);
+    if (lines->descriptor < 0)
         complain("%s: the list cannot be opened: %s", name, strerror(errno));
-        return false;
-    }
-    /* No buffer between us and a pipe, so that lines_ready can ask the system. */
-    if (!S_ISREG(status.st_mode))
-        setvbuf(lines->file, NULL, _IONBF, 0);
-    return true;
+    return lines->descriptor >= 0;
 }
 
 void lines_close(struct lines *lines) {
-    if (lines->file && lines->file != stdin)
-        fclose(lines->file);
-    lines->file = NULL;
+    if (lines->descriptor > STDIN_FILENO)
+        close(lines->descriptor);
+    lines->descriptor = -1;
 }
 
 static bool refuse(struct lines *lines, const char *why) {
-    complain("%s: line %lu of the list %s", lines->name, lines->number, why);
+    complain("%s: %s %lu of the list %s", lines->name, lines->null ? "name" : "line", lines->number, why);
     lines->failed = true;
     return false;
 }
 
+#define END (-1)
+
+/* The next byte; END also where there was an error (lines->failed) or a wish to stop. */
+static int next_byte(struct lines *lines) {
+    if (lines->at == lines->filled) {
+        ssize_t got = stop_read(lines->descriptor, lines->buffer, sizeof lines->buffer);
+        if (got < 0 && !stop_asked())
+            refuse(lines, strerror(errno));
+        if (got <= 0)
+            return END;
+        lines->at = 0;
+        lines->filled = (size_t)got;
+    }
+    return (unsigned char)lines->buffer[lines->at++];
+}
+
 static bool read_line(struct lines *lines) {
     size_t length = 0;
-    int c;
+    int c, end = lines->null ? '\0' : '\n';
     lines->number++;
-    while ((c = getc(lines->file)) != EOF && c != '\n') {
+    while ((c = next_byte(lines)) != END && c != end) {
         if (c == '\0')
             return refuse(lines, "has a NUL byte: expected text");
         if (length + 1 == sizeof lines->text)
@@ -47,9 +58,9 @@ static bool read_line(struct lines *lines) {
         lines->text[length++] = (char)c;
     }
     lines->text[length] = '\0';
-    if (ferror(lines->file))
-        return refuse(lines, strerror(errno));
-    return c == '\n' || length > 0;
+    if (c == END && (lines->failed || stop_asked())) /* half a name is none */
+        return false;
+    return c == end || length > 0;
 }
 
 bool lines_next(struct lines *lines) {
@@ -57,9 +68,4 @@ bool lines_next(struct lines *lines) {
         if (*lines->text)
             return true;
     return false;
-}
-
-bool lines_ready(const struct lines *lines) {
-    struct pollfd poll_file = {.fd = fileno(lines->file), .events = POLLIN};
-    return poll(&poll_file, 1, 0) > 0;
 }

@@ -168,12 +168,16 @@ static const struct option *find(const struct option *options, const char *name,
     return NULL;
 }
 
+/* Of the two that are short: -o as compilers have it, -0 as xargs has it. Else NULL. */
+static const char *long_name(const char *argument) {
+    return strcmp(argument, "-o") == 0 ? "output" : strcmp(argument, "-0") == 0 ? "null" : NULL;
+}
+
 /* The option at argv[0]; gives how many arguments it took, or 0 after a complaint. */
 static int parse_one(const struct command *command, const struct option *options, int argc, char **argv) {
-    bool is_output = strcmp(argv[0], "-o") == 0; /* as compilers have it; the one short name */
-    const char *name = is_output ? "output" : argv[0] + 2, *equals = strchr(name, '=');
+    const char *of_short = long_name(argv[0]), *name = of_short ? of_short : argv[0] + 2, *equals = strchr(name, '=');
     const struct option *option = find(options, name, equals ? (size_t)(equals - name) : strlen(name));
-    if ((strncmp(argv[0], "--", 2) != 0 && !is_output) || !option)
+    if ((strncmp(argv[0], "--", 2) != 0 && !of_short) || !option)
         return usage_error(command, "unknown option ", argv[0]), 0;
     if (!option->parse) {
         if (equals)

@@ -43,7 +43,9 @@ void progress_add(struct progress *progress, size_t more) {
 }
 
 void progress_clear(struct progress *progress) {
-    if (progress->shown && progress->drawn > 0)
+    if (progress->shown && progress->drawn > 0) {
         fputs("\r\033[K", stderr);
+        fflush(stderr);
+    }
     progress->drawn = 0;
 }

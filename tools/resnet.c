@@ -63,6 +63,7 @@ static int dispatch(int argc, char **argv) {
 }
 
 int main(int argc, char **argv) {
+    setvbuf(stderr, NULL, _IOLBF, BUFSIZ); /* a complaint is one write, whole beside those of other processes */
     int code = dispatch(argc, argv);
     return flush_output() ? code : EXIT_IO;
 }

@@ -33,20 +33,28 @@ double now(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* Linux: getrusage's figure would count the process that started this one, too. */
-double peak_resident_bytes(void) {
+/* What Linux says of this process: "VmRSS:" and the like. */
+static double status_bytes(const char *field) {
     double kib = 0;
     char line[128];
     FILE *status = fopen("/proc/self/status", "r");
     while (status && fgets(line, sizeof line, status))
-        if (strncmp(line, "VmHWM:", 6) == 0)
-            kib = strtod(line + 6, NULL);
+        if (strncmp(line, field, strlen(field)) == 0)
+            kib = strtod(line + strlen(field), NULL);
     if (status)
         fclose(status);
-    struct rusage usage;
-    if (kib == 0 && getrusage(RUSAGE_SELF, &usage) == 0)
-        kib = (double)usage.ru_maxrss;
     return 1024 * kib;
+}
+
+double resident_bytes(void) {
+    return status_bytes("VmRSS:");
+}
+
+/* On Linux, getrusage's figure would count the process that started this one, too. */
+double peak_resident_bytes(void) {
+    struct rusage usage;
+    double bytes = status_bytes("VmHWM:");
+    return bytes == 0 && getrusage(RUSAGE_SELF, &usage) == 0 ? 1024 * (double)usage.ru_maxrss : bytes;
 }
 
 struct job {

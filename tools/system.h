@@ -12,7 +12,9 @@ char *copy_text(const char *text);
 /* Seconds since some fixed moment. */
 double now(void);
 
-/* The most memory that the process has had resident so far, in bytes; 0 where it is not known. */
+/* The memory that the process has resident now, and the most that it has had so far, in bytes; 0 where that is not
+ * known. */
+double resident_bytes(void);
 double peak_resident_bytes(void);
 
 /* Call task(argument, i) for each 0 <= i < count, each on a thread of its own, the last on the caller's; return when

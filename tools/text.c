@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <unistd.h>
 
 uint32_t utf8_next(const char **s) {
@@ -65,6 +66,15 @@ const char *without_name(const char *message, const char *file) {
             break;
     }
     return message;
+}
+
+bool names_image(const char *file) {
+    static const char *const endings[] = {".jpg", ".jpeg", ".png", ".bmp"};
+    const char *ending = strrchr(file, '.');
+    for (size_t i = 0; ending && i < sizeof endings / sizeof *endings; i++)
+        if (strcasecmp(ending, endings[i]) == 0)
+            return true;
+    return false;
 }
 
 bool flush_output(void) {

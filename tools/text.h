@@ -28,6 +28,9 @@ void complain(const char *format, ...)
  */
 const char *without_name(const char *message, const char *file);
 
+/* Whether this is the name of an image, by its ending: folders and archives may hold other files besides. */
+bool names_image(const char *file);
+
 /* Hand what was printed to the system; at the first failure say so. */
 bool flush_output(void);
 

@@ -129,11 +129,26 @@ static void write_archive(void) {
     write_seed("lists", "archive", seed, (size_t)(at - seed));
 }
 
+/* A name of more than 100 bytes in a pax header, and its member; fuzz_lists.c makes the checksums right. */
+static void write_tar(void) {
+    static char seed[1 + 6 * 512];
+    seed[0] = '\7';
+    for (int i = 0; i < 2; i++) {
+        char *header = seed + 1 + 1024 * i;
+        memcpy(header, i ? "short.png" : "pax", i ? 10 : 4);
+        memcpy(header + 124, i ? "00000000003" : "00000000021", 12);
+        header[156] = i ? '0' : 'x';
+        memcpy(header + 257, "ustar\00000", 8);
+        memcpy(header + 512, i ? "png" : "17 path=long.jpg\n", i ? 3 : 17);
+    }
+    write_seed("lists", "tar", seed, sizeof seed);
+}
+
 static void write_rest(void **state) {
     static const uint8_t sizes[] = {40, 0, 0, 30, 0, 0, 16, 0, 0, 16, 0, 0, 20, 0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0};
     (void)state;
     write_text("list", '\0', ""); /* snprintf ends there: the byte alone */
-    write_text("list-of-two", '\7', "a.png\nb c.jpg\n\nlast");
+    write_text("list-of-two", '\10', "a.png\nb c.jpg\n\nlast");
     write_text("table", '\1', "\7file\tclass\na.png\t0\nb.png\t-1\tmore\r\n");
     write_text("json", '\4', "{\"a\": [1, -2.5e3, true, null, {\"b\\\"c\": \"text\"}], \"d\": {}}");
     write_text("text", '\5',
@@ -141,6 +156,7 @@ static void write_rest(void **state) {
                "fer: \x1b[31mred\x7f \xf0\x9f\x90\xb1 \xed\xa0\x80");
     write_embeddings();
     write_archive();
+    write_tar();
     static const char array[] =
         "\2\1\x93NUMPY\1\0\x39\0{'descr': '<f4', 'fortran_order': False, 'shape': (1,1)}\n\0\0\0\0";
     write_seed("lists", "array", array, sizeof array - 1);

@@ -10,19 +10,18 @@
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "numbers are written as they are in memory");
 
 #define MAGIC   "\x93NUMPY"
-#define PRELUDE 10  /* bytes: magic, version 1.0, size of the text */
-#define HEAD    128 /* of a head that is written: room for three sizes, and a multiple of 64 */
+#define PRELUDE 10 /* bytes: magic, version 1.0, size of the text */
 
 void npy_write_head(FILE *file, const struct npy_shape *shape) {
-    char text[HEAD - PRELUDE + 1];
+    char text[NPY_HEAD - PRELUDE + 1];
     int used = snprintf(text, sizeof text, "{'descr': '<f4', 'fortran_order': False, 'shape': (");
     for (uint32_t d = 0; d < shape->dimensions; d++)
         used += snprintf(text + used, sizeof text - (size_t)used, "%" PRIu64 ",", shape->sizes[d]);
     used += snprintf(text + used, sizeof text - (size_t)used, ")}");
     fwrite(MAGIC "\x01\x00", 1, 8, file);
-    putc(HEAD - PRELUDE, file);
+    putc(NPY_HEAD - PRELUDE, file);
     putc(0, file);
-    fprintf(file, "%-*s\n", HEAD - PRELUDE - 1, text);
+    fprintf(file, "%-*s\n", NPY_HEAD - PRELUDE - 1, text);
 }
 
 /* What stands behind "'key':" and spaces; NULL where there is no such key. */

@@ -8,6 +8,7 @@
 #include <stdio.h>
 
 #define NPY_MAX_DIMENSIONS 4
+#define NPY_HEAD           128  /* bytes of a head that is written: room for three sizes, and a multiple of 64 */
 #define NPY_MOST_HEAD      1024 /* bytes of a head that is read; NumPy's own have 128 */
 
 struct npy_shape {
@@ -15,7 +16,7 @@ struct npy_shape {
     uint64_t sizes[NPY_MAX_DIMENSIONS];
 };
 
-/* Write a head at the file's position, the numbers to follow. Its size does not depend on the shape: so it can be
+/* Write a head at the file's position, the numbers to follow. It always has NPY_HEAD bytes: so it can be
  * written again when the shape is known. Errors show on the stream. */
 void npy_write_head(FILE *file, const struct npy_shape *shape);
 
