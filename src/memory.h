@@ -7,6 +7,9 @@
 
 #include "resnet.h"
 
+/* What a model file and a session may ask for is compared with limits of its own, which 32 bits do not hold. */
+_Static_assert(sizeof(size_t) >= 8, "libresnet needs a 64-bit machine");
+
 #define ALIGNMENT 64 /* a cache line, and the widest vector */
 
 /* The allocator that `chosen` names, or, where it is NULL, the system's: aligned, in huge pages for large blocks. */

@@ -14,6 +14,8 @@ cmake --build "$folder/plain" -j "$(nproc)" --target soak resnet faults >/dev/nu
 RESNET_TEST_SOAK=1 RESNET_PROGRAM="$folder/plain/resnet" RESNET_FAULTS="$folder/plain/tests/libfaults.so" \
     python3 tests/test_faults.py
 
+python3 tests/mutate.py --mutants 400
+
 # fuzz NAME SANITIZERS TARGET...
 fuzz() {
     local build="$folder/$1"

@@ -7,6 +7,8 @@ import random
 import resource
 import stat
 import struct
+import subprocess
+import sys
 import time
 import tracemalloc
 import unittest
@@ -228,6 +230,46 @@ class Files(Case):
         path = self.path("in", pth(tiny()))
         self.check_old_file_stays(path, contextlib.ExitStack(), before=lambda: os.chmod(self.folder, 0o555))
         os.chmod(self.folder, 0o755)
+
+    def run_apart(self, path, **options):
+        """The program as a process of its own, not waited for."""
+        return subprocess.Popen([sys.executable, convert.__file__, path, "-o", self.output], stdout=subprocess.DEVNULL,
+                                stderr=subprocess.PIPE, **options)
+
+    def test_killed_at_random_moments(self):
+        rng, path = random.Random(1), self.path("in", pth(tiny()))
+        started = time.monotonic()
+        self.run_apart(path).communicate()
+        seconds = time.monotonic() - started
+        with open(self.output, "rb") as file:
+            complete = file.read()
+        for _ in range(10):
+            self.path("out.resnet", b"old")
+            with self.run_apart(path) as running:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    running.wait(rng.uniform(0.6, 1.05) * seconds)  # Python itself takes the most of it to start
+                running.kill()
+            with open(self.output, "rb") as file:
+                self.assertIn(file.read(), (b"old", complete))
+
+    @unittest.skipUnless(os.geteuid() == 0, "another user than root is stopped by test_read_only_folder")
+    def test_read_only_folder_of_somebody_else(self):
+        def be_nobody():
+            os.setgid(65534)
+            os.setuid(65534)
+        path = self.path("in", pth(tiny()))
+        self.path("out.resnet", b"old")
+        os.chmod(self.folder, 0o755)
+        try:
+            running = self.run_apart(path, preexec_fn=be_nobody)
+        except (PermissionError, subprocess.SubprocessError):
+            self.skipTest("another user cannot run the program where it is")
+        with running:
+            self.assertIn(b"Permission denied", running.stderr.read())
+        self.assertEqual(running.returncode, 4)
+        self.assertEqual(sorted(os.listdir(self.folder)), ["in", "out.resnet"])
+        with open(self.output, "rb") as file:
+            self.assertEqual(file.read(), b"old")
 
     def check_old_file_stays(self, path, failure, before=lambda: None, reason=""):
         self.path("out.resnet", b"old")

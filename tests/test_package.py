@@ -126,6 +126,37 @@ class Symbols(unittest.TestCase):
         self.assertEqual(writable, [])
 
 
+class Abi(unittest.TestCase):
+    """Where a program that was linked to the last release asks for this library, by its SONAME, it gets what it knew."""
+
+    def build(self, source, folder):
+        """A shared library with its types, and its SONAME."""
+        for command in (["cmake", "-S", source, "-B", folder, "-DCMAKE_BUILD_TYPE=Debug", "-DBUILD_TESTING=OFF"],
+                        ["cmake", "--build", folder, "--target", "resnet_shared"]):
+            done = run(*command)
+            self.assertEqual(done.returncode, 0, done.stderr)
+        library = f"{folder}/libresnet.so"
+        return library, re.search(r"SONAME.*\[(.*)\]", run("readelf", "-d", library).stdout).group(1)
+
+    def test_is_that_of_the_last_release(self):
+        tag = run("git", "-C", ROOT, "describe", "--tags", "--abbrev=0", "--match", "v[0-9]*").stdout.strip()
+        if not tag:
+            self.skipTest("there is no release yet")
+        if not shutil.which("abidiff"):
+            self.skipTest("abidiff is not installed (abigail-tools)")
+        with tempfile.TemporaryDirectory() as folder:
+            archive = run("git", "-C", ROOT, "archive", "-o", f"{folder}/old.tar", tag)
+            self.assertEqual(archive.returncode, 0, archive.stderr)
+            shutil.unpack_archive(f"{folder}/old.tar", f"{folder}/old")
+            old, old_name = self.build(f"{folder}/old", f"{folder}/old/build")
+            new, new_name = self.build(ROOT, f"{folder}/new")
+            if old_name != new_name:
+                self.skipTest(f"{tag} was {old_name}, and this is {new_name}")
+            told = run("abidiff", "--no-added-syms", "--headers-dir1", f"{folder}/old/include",
+                       "--headers-dir2", ROOT / "include", old, new)
+            self.assertEqual(told.returncode, 0, told.stdout)
+
+
 class Readme(unittest.TestCase):
     def test_the_c_program_compiles_and_names_the_sample(self):
         program = re.search(r"```c\n(.*?)```", (ROOT / "README.md").read_text(), re.S).group(1)

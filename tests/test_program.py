@@ -538,6 +538,10 @@ class Bench(ProgramTest):
         for isa in ("scalar", "reference"):
             self.assertEqual(json.loads(self.bench("--json", "--isa", isa))["isa"], isa)
 
+    def test_refuses_an_isa_that_this_cpu_lacks(self):
+        said = [resnet("bench", "--model", self.model, "--seconds", "0", "--isa", isa) for isa in ("neon", "avx2")]
+        self.assertTrue(any(code == MODEL and out == b"" and "this CPU has no" in err for code, out, err in said), said)
+
     def test_for_people(self):
         out = self.bench("--layers").decode()
         self.assertIn("median ms", out)

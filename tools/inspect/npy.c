@@ -7,14 +7,15 @@
 #include <string.h>
 #include <sys/stat.h>
 
-_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "numbers are written as they are in memory");
-
 #define MAGIC   "\x93NUMPY"
 #define PRELUDE 10 /* bytes: magic, version 1.0, size of the text */
 
+/* Of f32 as they are in memory: so they are read and written. */
+#define NUMBERS (__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ ? "'<f4'" : "'>f4'")
+
 void npy_write_head(FILE *file, const struct npy_shape *shape) {
     char text[NPY_HEAD - PRELUDE + 1];
-    int used = snprintf(text, sizeof text, "{'descr': '<f4', 'fortran_order': False, 'shape': (");
+    int used = snprintf(text, sizeof text, "{'descr': %s, 'fortran_order': False, 'shape': (", NUMBERS);
     for (uint32_t d = 0; d < shape->dimensions; d++)
         used += snprintf(text + used, sizeof text - (size_t)used, "%" PRIu64 ",", shape->sizes[d]);
     used += snprintf(text + used, sizeof text - (size_t)used, ")}");
@@ -83,7 +84,7 @@ size_t npy_parse_head(const uint8_t *bytes, size_t available, struct npy_shape *
     memcpy(text, bytes + start, size);
     text[size] = '\0';
     *reason = "not an array of f32 ('<f4')";
-    if (!starts_with(find_value(text, "'descr'"), "'<f4'"))
+    if (!starts_with(find_value(text, "'descr'"), NUMBERS))
         return 0;
     *reason = "not in C order, or of a shape that is not 1 to 4 sizes";
     if (!starts_with(find_value(text, "'fortran_order'"), "False") || !read_sizes(find_value(text, "'shape'"), shape))
