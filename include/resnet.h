@@ -297,7 +297,8 @@ typedef struct resnet_session_options {
 } resnet_session_options;
 
 /* Memory and threads for runs of one model, at one input size. Made by resnet_session_create, owned by the caller until
- * resnet_session_free; used by one thread at a time. The model must outlive it. */
+ * resnet_session_free; used by one thread at a time. The model must outlive it. The child of a fork may use and free
+ * its copy, which has no threads but the one that calls; the results are the same. */
 typedef struct resnet_session resnet_session;
 
 /* Bytes that a session with these options will hold: exactly what create asks its allocator for. Errors: as create. */

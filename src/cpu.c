@@ -186,7 +186,7 @@ static uint32_t quota_in(const char *path, uint32_t most) {
     unsigned long quota, period;
     if (!read_text(path, text, sizeof text) || sscanf(text, "%lu %lu", &quota, &period) != 2 || !period || !quota)
         return most;
-    unsigned long cpus = (quota + period - 1) / period;
+    unsigned long cpus = quota / period + (quota % period != 0);
     return cpus < most ? (uint32_t)cpus : most;
 }
 

@@ -447,11 +447,13 @@ static resnet_status take_bf16(uint16_t *values, const struct stored *stored, st
         int16_t exponent = (int16_t)(values[i] & 0x7f80);
         largest = exponent > largest ? exponent : largest;
     }
-    for (size_t i = 0; largest == 0x7f80 && i < range.count; i++)
-        if ((values[i] & 0x7f80) == 0x7f80)
-            return fail(error, RESNET_ERROR_MODEL, "%s weight: number %llu is not finite", stored->node->name,
-                        (unsigned long long)(range.first + i));
-    return RESNET_OK;
+    if (largest < 0x7f80)
+        return RESNET_OK;
+    size_t i = 0;
+    while ((values[i] & 0x7f80) != 0x7f80)
+        i++;
+    return fail(error, RESNET_ERROR_MODEL, "%s weight: number %llu is not finite", stored->node->name,
+                (unsigned long long)(range.first + i));
 }
 
 resnet_status model_file_weights(struct model_file *file, const struct stored *stored, struct weight_range range,

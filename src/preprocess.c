@@ -34,7 +34,7 @@ struct work {
     struct axis x, y;
     uint8_t *rows; /* the rows that the vertical pass reads, resized: [y source rows][x.count][3] */
     int32_t *sums; /* [x.count][3] */
-    uint8_t *memory;
+    void *memory;
     size_t size;
     float table[CHANNELS][256]; /* a pixel's value, normalised */
     size_t pixel_stride;        /* of the target */
@@ -144,15 +144,6 @@ static void weigh_axis(struct axis *axis, resnet_interpolation interpolation) {
 
 /* ---- Memory ---- */
 
-static bool reserve(size_t *total, size_t count, size_t size, size_t *offset) {
-    size_t bytes;
-    *offset = *total;
-    if (!multiply(count, size, &bytes) || !add(bytes, ALIGNMENT - 1 + *total, total))
-        return false;
-    *total &= ~(size_t)(ALIGNMENT - 1);
-    return true;
-}
-
 /* The source rows between the first and the last output row, counted generously: exact starts come with the weights. */
 static size_t rows_between(const struct axis *axis) {
     double rows = axis->count * ((double)axis->in / axis->out) + axis->reach;
@@ -160,29 +151,20 @@ static size_t rows_between(const struct axis *axis) {
 }
 
 static resnet_status get_memory(struct work *work, const resnet_allocator *allocator, resnet_error *error) {
-    struct axis *axes[2] = {&work->x, &work->y};
-    size_t start[2], taps[2], weights[2], sums, rows, total = 0, width = (size_t)CHANNELS * work->x.count;
-    bool fits = true;
-    for (int a = 0; a < 2; a++) {
-        size_t outputs = axes[a]->count;
-        fits = fits && reserve(&total, outputs, sizeof(uint32_t), &start[a]) &&
-               reserve(&total, outputs, sizeof(uint32_t), &taps[a]) &&
-               reserve(&total, outputs, axes[a]->reach * sizeof(int32_t), &weights[a]);
-    }
-    fits =
-        fits && reserve(&total, width, sizeof(int32_t), &sums) && reserve(&total, width, rows_between(&work->y), &rows);
-    work->memory = fits ? memory_get(allocator, total) : NULL;
-    if (!work->memory)
-        return fail_memory(error, "resizing an image", fits ? total : SIZE_MAX);
-    work->size = total;
-    for (int a = 0; a < 2; a++) {
-        axes[a]->start = (uint32_t *)(void *)(work->memory + start[a]);
-        axes[a]->taps = (uint32_t *)(void *)(work->memory + taps[a]);
-        axes[a]->weights = (int32_t *)(void *)(work->memory + weights[a]);
-    }
-    work->sums = (int32_t *)(void *)(work->memory + sums);
-    work->rows = work->memory + rows;
-    return RESNET_OK;
+    struct axis *x = &work->x, *y = &work->y;
+    size_t width = (size_t)CHANNELS * x->count;
+    const struct array arrays[] = {
+        {&x->start, x->count, sizeof *x->start},
+        {&x->taps, x->count, sizeof *x->taps},
+        {&x->weights, x->count, x->reach * sizeof *x->weights},
+        {&y->start, y->count, sizeof *y->start},
+        {&y->taps, y->count, sizeof *y->taps},
+        {&y->weights, y->count, y->reach * sizeof *y->weights},
+        {&work->sums, width, sizeof *work->sums},
+        {&work->rows, width, rows_between(y)},
+    };
+    work->memory = memory_get_arrays(allocator, arrays, sizeof arrays / sizeof *arrays, &work->size);
+    return work->memory ? RESNET_OK : fail_memory(error, "resizing an image", work->size);
 }
 
 /* ---- Passes ---- */

@@ -65,7 +65,7 @@ static resnet_status check_classes(const resnet_examples *examples, uint32_t cla
 static resnet_status check_examples(const struct teaching *t, resnet_error *error) {
     const resnet_examples *examples = t->examples;
     uint32_t classes = t->options->classes, views = examples->views ? examples->views : 1;
-    size_t rows, numbers;
+    uint64_t rows = (uint64_t)examples->count * views;
     if (!(t->options->strength >= 0) || !isfinite(t->options->strength))
         return fail(error, RESNET_ERROR_ARGUMENT, "a strength of %g; it is above 0, or 0 for cross-validation",
                     t->options->strength);
@@ -76,10 +76,10 @@ static resnet_status check_examples(const struct teaching *t, resnet_error *erro
     if (classes < (examples->tags ? 1 : 2) || classes > MOST_CLASSES)
         return fail(error, RESNET_ERROR_ARGUMENT, "%u classes; it takes %d to %u", classes, examples->tags ? 1 : 2,
                     MOST_CLASSES);
-    if (!multiply(examples->count, views, &rows) || rows > INT32_MAX || !multiply(rows, t->features, &numbers))
+    if (rows > INT32_MAX)
         return fail(error, RESNET_ERROR_ARGUMENT, "%u photographs of %u views; at most %d views in all",
                     examples->count, views, INT32_MAX);
-    if (!all_finite(examples->embeddings, numbers))
+    if (!all_finite(examples->embeddings, (size_t)rows * t->features)) /* numbers that the caller has in memory */
         return fail(error, RESNET_ERROR_ARGUMENT, "a number of the embeddings is not finite");
     return check_classes(examples, classes, error);
 }
@@ -225,9 +225,11 @@ static void try_strengths(struct teaching *t, bool from_zero) {
         memcpy(t->solutions, t->anchors, all);
     for (int i = 0, risen = 0; i < STRENGTHS && risen < 2; i++, strength *= STRENGTH_RATIO) {
         double loss = validate(t, strength, from_zero);
-        risen = loss < t->best.loss ? 0 : risen + 1;
-        if (!risen)
+        risen++;
+        if (loss < t->best.loss) {
             t->best = (resnet_teach_report){strength, from_zero, t->best.folds, loss};
+            risen = 0;
+        }
     }
 }
 

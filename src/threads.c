@@ -13,6 +13,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "error.h"
 #include "split.h"
@@ -29,6 +30,7 @@ struct pool {
     struct pool_options options; /* `threads`: 1 with the caller's own pool, else at most `parts` */
     size_t size;                 /* bytes */
     uint32_t started;            /* workers to join */
+    pid_t process;               /* that has them: they do not follow a fork */
 
     pool_task *task; /* of this round; NULL asks the workers to leave */
     void *argument;
@@ -117,20 +119,27 @@ static void external_task(void *argument, uint32_t i) {
     round->task(round->argument, i, round->parts);
 }
 
-void pool_run(struct pool *pool, pool_task *task, void *argument) {
-    if (pool->options.parallel_for) {
-        struct external_round round = {task, argument, pool->options.parts};
-        pool->options.parallel_for(pool->options.parallel_context, round.parts, external_task, &round);
-        return;
-    }
-    begin_round(pool, task, argument);
-    run_parts(pool, 0);
-    wait_for(pool, &pool->working, &pool->end, 0, false);
+/* In a fork's child nobody would answer, and the mutex may be locked for ever. */
+static bool is_inherited(const struct pool *pool) {
+    return pool->process != getpid();
 }
 
-void pool_free(struct pool *pool, const resnet_allocator *allocator) {
-    if (!pool)
-        return;
+void pool_run(struct pool *pool, pool_task *task, void *argument) {
+    uint32_t parts = pool->options.parts;
+    if (pool->options.parallel_for) {
+        struct external_round round = {task, argument, parts};
+        pool->options.parallel_for(pool->options.parallel_context, parts, external_task, &round);
+    } else if (pool->started == 0 || is_inherited(pool)) {
+        for (uint32_t i = 0; i < parts; i++)
+            task(argument, i, parts);
+    } else {
+        begin_round(pool, task, argument);
+        run_parts(pool, 0);
+        wait_for(pool, &pool->working, &pool->end, 0, false);
+    }
+}
+
+static void stop_workers(struct pool *pool) {
     if (pool->started)
         begin_round(pool, NULL, NULL);
     for (uint32_t i = 0; i < pool->started; i++)
@@ -138,6 +147,13 @@ void pool_free(struct pool *pool, const resnet_allocator *allocator) {
     pthread_cond_destroy(&pool->end);
     pthread_cond_destroy(&pool->begin);
     pthread_mutex_destroy(&pool->mutex);
+}
+
+void pool_free(struct pool *pool, const resnet_allocator *allocator) {
+    if (!pool)
+        return;
+    if (!is_inherited(pool))
+        stop_workers(pool);
     memory_put(allocator, pool, pool->size);
 }
 
@@ -167,6 +183,7 @@ resnet_status pool_create(struct pool **result, const struct pool_options *optio
     pool->options = *options;
     pool->options.threads = threads_of(options);
     pool->size = size;
+    pool->process = getpid();
     pthread_mutex_init(&pool->mutex, NULL);
     pthread_cond_init(&pool->begin, NULL);
     pthread_cond_init(&pool->end, NULL);

@@ -22,7 +22,8 @@ struct pool_options {
 /* What such a pool takes from the allocator. */
 size_t pool_memory(const struct pool_options *options);
 
-/* Start threads - 1 threads; none with `parallel_for`. Errors: MEMORY, THREAD. */
+/* Start threads - 1 threads; none with `parallel_for`. The child of a fork may run and free its copy of a pool, on the
+ * thread that calls. Errors: MEMORY, THREAD. */
 resnet_status pool_create(struct pool **pool, const struct pool_options *options, const resnet_allocator *allocator,
                           resnet_error *error);
 void pool_free(struct pool *pool, const resnet_allocator *allocator);

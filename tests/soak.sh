@@ -11,8 +11,14 @@ renice -n 19 $$ >/dev/null
 cmake -S . -B "$folder/plain" >/dev/null
 cmake --build "$folder/plain" -j "$(nproc)" --target soak resnet faults >/dev/null
 "$folder/plain/tests/soak" 100000 2000 10000
+"$folder/plain/tests/soak" denormals
 RESNET_TEST_SOAK=1 RESNET_PROGRAM="$folder/plain/resnet" RESNET_FAULTS="$folder/plain/tests/libfaults.so" \
     python3 tests/test_faults.py
+for python in python3 /usr/bin/python3; do # one that has numpy
+    "$python" -c 'import numpy' 2>/dev/null || continue
+    "$python" tests/test_convert_mutations.py --mutations 10000
+    break
+done
 
 python3 tests/mutate.py --mutants 400
 

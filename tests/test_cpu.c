@@ -2,15 +2,17 @@
 #define _GNU_SOURCE /* sched_setaffinity, CPU_COUNT, syscall */
 #include "cpu.h"
 
+#include <errno.h>
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 #if defined(__x86_64__) && defined(__linux__)
 #include <sys/syscall.h>
-#include <unistd.h>
 #endif
 
 #include "support.h"
+#include "system_calls.h"
 
 static const resnet_isa isas[] = {RESNET_ISA_AUTO, RESNET_ISA_REFERENCE, RESNET_ISA_SCALAR, RESNET_ISA_NEON,
                                   RESNET_ISA_AVX2, RESNET_ISA_AVX512,    RESNET_ISA_AMX};
@@ -161,6 +163,126 @@ static void test_threads_follow_affinity(void **state) {
     assert_int_equal(pinned, 1);
     assert_int_equal(cpu_threads(), all);
 }
+
+/* ---- Other machines ---- */
+
+/* What the files of a machine hold; NULL: it can be opened, not read. */
+struct made_up {
+    const char *path, *content;
+};
+
+static const struct made_up *machine; /* until a path is NULL */
+
+static int open_made_up(const char *path, int flags) {
+    const struct made_up *file = machine;
+    while (file->path && strcmp(file->path, path) != 0)
+        file++;
+    errno = ENOENT;
+    if (!file->path)
+        return -1;
+    if (!file->content)
+        return __real_open("/", flags);
+    int ends[2];
+    ssize_t length = (ssize_t)strlen(file->content);
+    assert_true(pipe(ends) == 0 && write(ends[1], file->content, (size_t)length) == length);
+    close(ends[1]);
+    return ends[0];
+}
+
+static int allow_16(pid_t process, size_t size, cpu_set_t *set) {
+    (void)process;
+    memset(set, 0, size);
+    for (size_t cpu = 0; cpu < 32; cpu += 2)
+        CPU_SET(cpu, set);
+    return 0;
+}
+
+static uint32_t threads_of(const struct made_up *files) {
+    machine = files;
+    system_calls = (struct system_calls){.open = open_made_up, .sched_getaffinity = allow_16};
+    uint32_t threads = cpu_threads();
+    system_calls = (struct system_calls){0};
+    return threads;
+}
+
+#define OWN  "/proc/self/cgroup"
+#define MAX  "/sys/fs/cgroup/cpu.max"
+#define MAX1 "/sys/fs/cgroup/a/cpu.max"
+#define MAX2 "/sys/fs/cgroup/a/b c/cpu.max"
+
+static void test_threads_follow_quotas(void **state) {
+    (void)state;
+    static const struct {
+        struct made_up files[5];
+        uint32_t threads;
+    } machines[] = {
+        {{{NULL, NULL}}, 16},
+        {{{OWN, NULL}}, 16},
+        {{{OWN, ""}}, 16},
+        {{{OWN, "0::/\n"}}, 16},
+        {{{OWN, "0::/\n"}, {MAX, "300000 100000\n"}}, 3},
+        {{{OWN, "0::/"}, {MAX, "300000 100000"}}, 3},
+        {{{OWN, "0::/a/b c\n"}, {MAX2, "150000 100000\n"}}, 2},                            /* rounded up */
+        {{{OWN, "0::/a/b c\n"}, {MAX2, "10 100000\n"}}, 1},                                /* at least 1 */
+        {{{OWN, "0::/a/b c\n"}, {MAX2, "max 100000\n"}, {MAX1, "400000 100000\n"}}, 4},    /* inherited */
+        {{{OWN, "0::/a/b c\n"}, {MAX2, "200000 100000\n"}, {MAX, "5000000 100000\n"}}, 2}, /* the least */
+        {{{OWN, "0::/a/b c\n"}, {MAX2, "9000000 100000\n"}}, 16},                          /* more than CPUs */
+        {{{OWN, "12:cpu:/a\n1:name=systemd:/\n0::/a\n"}, {MAX1, "200000 100000\n"}}, 2},   /* both versions */
+        {{{OWN, "12:cpu:/a\n"}, {MAX1, "200000 100000\n"}, {MAX, "100000 100000\n"}}, 16}, /* version 1 */
+        {{{OWN, "0::/a\n"}, {MAX1, NULL}, {MAX, "700000 100000\n"}}, 7},
+        {{{OWN, "0::/a\n"}, {MAX1, "0 100000\n"}}, 16},
+        {{{OWN, "0::/a\n"}, {MAX1, "100000 0\n"}}, 16},
+        {{{OWN, "0::/a\n"}, {MAX1, "100000\n"}}, 16},
+        {{{OWN, "0::/a\n"}, {MAX1, "nonsense"}}, 16},
+        {{{OWN, "0::/a\n"}, {MAX1, "-1 100000"}}, 16},
+        {{{OWN, "0::/a\n"}, {MAX1, "18446744073709551615 3"}}, 16},
+    };
+    for (size_t i = 0; i < COUNT(machines); i++)
+        if (threads_of(machines[i].files) != machines[i].threads)
+            fail_msg("machine %zu has %u threads, not %u", i, threads_of(machines[i].files), machines[i].threads);
+}
+
+/* A path that is longer than what is read of it names another group, or none. */
+static void test_a_long_path_of_a_group(void **state) {
+    (void)state;
+    static char line[6000] = "0::";
+    const struct made_up files[] = {{OWN, line}, {MAX, "600000 100000"}, {NULL, NULL}};
+    for (size_t i = 3; i < sizeof line - 1; i++)
+        line[i] = i % 200 == 3 ? '/' : 'a';
+    assert_int_equal(threads_of(files), 6);
+}
+
+static int allow_none(pid_t process, size_t size, cpu_set_t *set) {
+    (void)process;
+    memset(set, 0, size);
+    return 0;
+}
+
+static int refuse_affinity(pid_t process, size_t size, cpu_set_t *set) {
+    (void)process, (void)size, (void)set;
+    errno = EINVAL; /* a kernel with more CPUs than the set has room for */
+    return -1;
+}
+
+static long online;
+static long tell_online(int name) {
+    return name == _SC_NPROCESSORS_ONLN ? online : -1;
+}
+
+static void test_no_affinity(void **state) {
+    (void)state;
+    static const struct made_up nothing[] = {{NULL, NULL}};
+    static const long answers[][2] = {{3000, 3000}, {1, 1}, {0, 1}, {-1, 1}};
+    machine = nothing;
+    for (size_t i = 0; i < 2 * COUNT(answers); i++) {
+        online = answers[i / 2][0];
+        system_calls = (struct system_calls){
+            .open = open_made_up, .sched_getaffinity = i % 2 ? allow_none : refuse_affinity, .sysconf = tell_online};
+        uint32_t threads = cpu_threads();
+        system_calls = (struct system_calls){0};
+        assert_int_equal(threads, answers[i / 2][1]);
+    }
+}
 #else
 static void test_threads_follow_affinity(void **state) {
     (void)state;
@@ -170,10 +292,19 @@ static void test_threads_follow_affinity(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_names),   cmocka_unit_test(test_kernel_sets),
-        cmocka_unit_test(test_formats), cmocka_unit_test(test_auto_is_the_best),
-        cmocka_unit_test(test_check),   cmocka_unit_test(test_detection),
-        cmocka_unit_test(test_amx),     cmocka_unit_test(test_threads_follow_affinity),
+        cmocka_unit_test(test_names),
+        cmocka_unit_test(test_kernel_sets),
+        cmocka_unit_test(test_formats),
+        cmocka_unit_test(test_auto_is_the_best),
+        cmocka_unit_test(test_check),
+        cmocka_unit_test(test_detection),
+        cmocka_unit_test(test_amx),
+        cmocka_unit_test(test_threads_follow_affinity),
+#if defined(__linux__)
+        cmocka_unit_test(test_threads_follow_quotas),
+        cmocka_unit_test(test_a_long_path_of_a_group),
+        cmocka_unit_test(test_no_affinity),
+#endif
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -498,6 +498,10 @@ static void test_combinations(void **state) {
         if (!strstr(error.message, cases[i].message))
             fail_msg("%s: '%s' instead of '...%s...'", cases[i].preset, error.message, cases[i].message);
     }
+    resnet_config without_pool = preset("resnet50");
+    without_pool.stem = RESNET_STEM_CIFAR;
+    without_pool.output_stride = 8;
+    assert_int_equal(config_check(&without_pool, NULL), RESNET_ERROR_UNSUPPORTED);
 }
 
 int main(void) {

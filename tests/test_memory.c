@@ -104,6 +104,8 @@ static void test_arrays(void **state) {
     size_t size;
     const struct array arrays[] = {{&first, 9, sizeof *first}, {&second, 0, 1}, {&third, 3, 1}};
     const struct array large[] = {{&first, SIZE_MAX / 8, 8}, {&second, 64, 1}}, larger[] = {{&first, SIZE_MAX / 4, 8}};
+    const struct array largest[] = {{&second, SIZE_MAX - 1, 1}};
+    const struct array halves[] = {{&first, SIZE_MAX / 16 + 1, 8}, {&second, SIZE_MAX / 2 + 1, 1}};
     test_memory_init(&memory, 0xa5);
     void *block = memory_get_arrays(&memory.allocator, arrays, COUNT(arrays), &size);
     assert_non_null(block);
@@ -116,6 +118,9 @@ static void test_arrays(void **state) {
     memory_put(&memory.allocator, block, size);
     assert_null(memory_get_arrays(&memory.allocator, large, COUNT(large), &size));
     assert_null(memory_get_arrays(&memory.allocator, larger, COUNT(larger), &size));
+    assert_null(memory_get_arrays(&memory.allocator, largest, COUNT(largest), &size));
+    assert_true(size == SIZE_MAX);
+    assert_null(memory_get_arrays(&memory.allocator, halves, COUNT(halves), &size));
     test_memory_check(&memory);
 }
 

@@ -2,14 +2,19 @@
  * test_model.c - models and the memory of models and sessions: what a load gives, costs and refuses, and that every
  * allocation may fail.
  */
+#define _GNU_SOURCE /* mkstemp, CPU_SET */
+#include <errno.h>
 #include <math.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cpu.h"
 #include "model.h"
 #include "support.h"
+#include "system_calls.h"
 
 /* Two stages, with channels that suit every way a layer can be computed. */
 static resnet_config small_config(void) {
@@ -223,6 +228,8 @@ static void test_wrong_arguments(void **state) {
     assert_status(wrong, resnet_model_random(&config, 1, NULL, NULL, &error), &error);
     model = (resnet_model *)&bytes;
     assert_status(wrong, resnet_model_load_memory(bytes.data, bytes.size, &strange, &model, &error), &error);
+    assert_null(model);
+    assert_status(wrong, resnet_model_load_file("x", &strange, &model, &error), &error);
     assert_null(model);
     assert_status(wrong, resnet_model_load_memory(bytes.data, bytes.size, &imprecise, &model, &error), &error);
     assert_status(wrong, resnet_model_load_memory(bytes.data, bytes.size, &crowded, &model, &error), &error);
@@ -732,6 +739,21 @@ static void test_every_allocation_fails(void **state) {
     }
 }
 
+static void test_random_model_without_options(void **state) {
+    (void)state;
+    resnet_config config = small_config();
+    resnet_model *model;
+    resnet_error error;
+    float logits[2][5];
+    assert_status(RESNET_OK, resnet_model_random(&config, 1, NULL, &model, &error), &error);
+    run(model, NULL, logits[0]);
+    resnet_model_free(model);
+    model = random_model(1, RESNET_ISA_AUTO, RESNET_PRECISION_AUTO);
+    run(model, NULL, logits[1]);
+    resnet_model_free(model);
+    assert_memory_equal(logits[0], logits[1], sizeof logits[0]);
+}
+
 static void test_random_model_without_memory(void **state) {
     (void)state;
     resnet_config config = small_config();
@@ -785,6 +807,151 @@ static void test_session_survives(void **state) {
     test_memory_check(&memory);
 }
 
+/* ---- Every read fails ---- */
+
+/* What the disk does at its `broken_at`-th call, and after it where it stays broken: it says EIO, or that the file
+ * ends. */
+static struct disk {
+    atomic_int calls;
+    int broken_at;
+    bool stays_broken, ends;
+} disk;
+
+static ssize_t read_broken(int descriptor, void *bytes, size_t size, off_t offset) {
+    int call = atomic_fetch_add(&disk.calls, 1) + 1;
+    if (call != disk.broken_at && !(disk.stays_broken && call > disk.broken_at))
+        return __real_pread(descriptor, bytes, size, offset);
+    errno = EIO;
+    return disk.ends ? 0 : -1;
+}
+
+/* Interrupted every other time, and never more than a few bytes. */
+static ssize_t read_slowly(int descriptor, void *bytes, size_t size, off_t offset) {
+    int call = atomic_fetch_add(&disk.calls, 1);
+    size_t most = 1 + (size_t)call % 1000;
+    errno = EINTR;
+    return call % 2 ? -1 : __real_pread(descriptor, bytes, size < most ? size : most, offset);
+}
+
+/* On a disk of that kind. */
+static resnet_status load_from(const char *path, uint32_t threads, struct test_memory *memory, resnet_model **model) {
+    resnet_error error;
+    test_memory_init(memory, 0);
+    resnet_load_options options = {.threads = threads, .allocator = &memory->allocator};
+    disk.calls = 0;
+    resnet_status status = resnet_model_load_file(path, &options, model, &error);
+    assert_status(status, status, &error);
+    const char *reason = disk.ends ? "became shorter" : "Input/output error";
+    if (status != RESNET_OK)
+        assert_true(strncmp(error.message, path, strlen(path)) == 0 && strstr(error.message, reason));
+    return status;
+}
+
+static void break_each_read(const char *path, uint32_t threads) {
+    struct test_memory memory;
+    resnet_model *model;
+    resnet_status status = RESNET_ERROR_IO;
+    for (disk.broken_at = 1; status != RESNET_OK; disk.broken_at++) {
+        status = load_from(path, threads, &memory, &model);
+        assert_true(status == RESNET_OK || status == RESNET_ERROR_IO);
+        assert_int_equal(model == NULL, status != RESNET_OK);
+        resnet_model_free(model);
+        test_memory_check(&memory);
+    }
+    assert_true(disk.broken_at > 10); /* header, labels, vectors and weights of seven layers */
+}
+
+static void check_slow_disk(const char *path, const struct test_bytes *bytes) {
+    struct test_memory memory;
+    resnet_model *model, *expected = load(bytes, (resnet_load_options){0});
+    float logits[2][5];
+    system_calls.pread = read_slowly;
+    assert_int_equal(load_from(path, 3, &memory, &model), RESNET_OK);
+    assert_true(disk.calls > 100);
+    run(model, NULL, logits[0]);
+    run(expected, NULL, logits[1]);
+    assert_memory_equal(logits[0], logits[1], sizeof logits[0]);
+    resnet_model_free(model);
+    resnet_model_free(expected);
+    test_memory_check(&memory);
+}
+
+static void test_every_read_fails(void **state) {
+    (void)state;
+    for (resnet_precision p = RESNET_PRECISION_F32; p <= RESNET_PRECISION_INT8; p++) {
+        char path[] = "/tmp/test_model_XXXXXX";
+        struct test_bytes bytes = small_file_in(p);
+        int descriptor = mkstemp(path);
+        assert_true(descriptor >= 0 && write(descriptor, bytes.data, bytes.size) == (ssize_t)bytes.size);
+        close(descriptor);
+        system_calls.pread = read_broken;
+        for (int i = 0; i < 8; i += test_quick() ? 3 : 1) {
+            disk.stays_broken = i % 2;
+            disk.ends = i / 2 % 2;
+            break_each_read(path, i < 4 ? 1 : 3);
+        }
+        check_slow_disk(path, &bytes);
+        system_calls.pread = NULL;
+        test_bytes_free(&bytes);
+        assert_int_equal(unlink(path), 0);
+    }
+}
+
+/* ---- Every thread fails to start ---- */
+
+static uint32_t startable; /* threads, before the system has no more */
+
+static int start_some(pthread_t *thread, const pthread_attr_t *attributes, void *(*start)(void *), void *argument) {
+    if (startable == 0)
+        return EAGAIN;
+    startable--;
+    return __real_pthread_create(thread, attributes, start, argument);
+}
+
+static int allow_16(pid_t process, size_t size, cpu_set_t *set) {
+    (void)process;
+    memset(set, 0, size);
+    for (size_t cpu = 0; cpu < 16; cpu++)
+        CPU_SET(cpu, set);
+    return 0;
+}
+
+/* Loading takes a thread for every MB of weights, a session as many as it is told; neither does with fewer. */
+static void test_every_thread_fails(void **state) {
+    (void)state;
+    resnet_config config = wide_config(RESNET_PRECISION_F32);
+    struct test_bytes bytes = test_model_file(&config, &(struct test_content){0});
+    struct test_memory memory;
+    test_memory_init(&memory, 0);
+    resnet_load_options options = {.threads = 8, .allocator = &memory.allocator};
+    resnet_model *model;
+    resnet_session *session = NULL;
+    resnet_error error;
+    uint32_t refusals = 0;
+    system_calls.pthread_create = start_some;
+    system_calls.sched_getaffinity = allow_16;
+    resnet_status status = RESNET_ERROR_THREAD;
+    for (; status != RESNET_OK; refusals++) {
+        startable = refusals;
+        status = resnet_model_load_memory(bytes.data, bytes.size, &options, &model, &error);
+        assert_status(status == RESNET_OK ? status : RESNET_ERROR_THREAD, status, &error);
+        assert_true(status == RESNET_OK || (!model && !memory.live_blocks));
+    }
+    assert_true(refusals > 1);
+    size_t before = memory.live_bytes;
+    for (uint32_t i = 0; i < 7; i++) {
+        startable = i;
+        status = resnet_session_create(model, &(resnet_session_options){.threads = 8}, &session, &error);
+        assert_status(RESNET_ERROR_THREAD, status, &error);
+        assert_null(session);
+        assert_int_equal(memory.live_bytes, before);
+    }
+    system_calls = (struct system_calls){0};
+    resnet_model_free(model);
+    test_memory_check(&memory);
+    test_bytes_free(&bytes);
+}
+
 /* ---- Version ---- */
 
 static void test_version(void **state) {
@@ -800,6 +967,7 @@ int main(void) {
         cmocka_unit_test(test_same_model_everywhere),
         cmocka_unit_test(test_random_members),
         cmocka_unit_test(test_random_refuses),
+        cmocka_unit_test(test_random_model_without_options),
         cmocka_unit_test(test_wrong_arguments),
         cmocka_unit_test(test_instruction_sets),
         cmocka_unit_test(test_precisions_of_files),
@@ -820,6 +988,8 @@ int main(void) {
         cmocka_unit_test(test_every_allocation_fails),
         cmocka_unit_test(test_random_model_without_memory),
         cmocka_unit_test(test_session_survives),
+        cmocka_unit_test(test_every_read_fails),
+        cmocka_unit_test(test_every_thread_fails),
         cmocka_unit_test(test_version),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

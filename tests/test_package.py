@@ -26,7 +26,7 @@ STRICT = ["-Wall", "-Wextra", "-Wpedantic", "-Werror", "-I", str(ROOT / "include
 # the clock, CPUs, mathematics and strings; nothing that ends the process, prints, or looks at the environment.
 ALLOWED = set("""
     free madvise posix_memalign
-    close fstat open pread read syscall
+    close fstat getpid open pread read syscall
     pthread_cond_broadcast pthread_cond_destroy pthread_cond_init pthread_cond_signal pthread_cond_wait pthread_create
     pthread_join pthread_mutex_destroy pthread_mutex_init pthread_mutex_lock pthread_mutex_unlock pthread_sigmask
     sigfillset

@@ -178,6 +178,8 @@ static void refuses_wrong_arguments(void **state) {
     assert_int_equal(run(pixel, 0, 1, &preset, 1, 1, out, &error), RESNET_ERROR_ARGUMENT);
     assert_non_null(strstr(error.message, "0 x 1 pixels"));
     assert_int_equal(run(pixel, 1, 65536, &preset, 1, 1, out, &error), RESNET_ERROR_ARGUMENT);
+    assert_int_equal(run(pixel, 65536, 1, &preset, 1, 1, out, &error), RESNET_ERROR_ARGUMENT);
+    assert_int_equal(run(pixel, 1, 0, &preset, 1, 1, out, &error), RESNET_ERROR_ARGUMENT);
     how = preset, how.resize = 16385;
     assert_int_equal(run(pixel, 1, 1, &how, 1, 1, out, &error), RESNET_ERROR_ARGUMENT);
     assert_non_null(strstr(error.message, "16385"));
@@ -186,6 +188,8 @@ static void refuses_wrong_arguments(void **state) {
     how = preset, how.std[2] = 0;
     assert_int_equal(run(pixel, 1, 1, &how, 1, 1, out, &error), RESNET_ERROR_ARGUMENT);
     assert_non_null(strstr(error.message, "channel 2"));
+    how = preset, how.std[0] = INFINITY;
+    assert_int_equal(run(pixel, 1, 1, &how, 1, 1, out, &error), RESNET_ERROR_ARGUMENT);
     how = preset, how.mean[1] = NAN;
     assert_int_equal(run(pixel, 1, 1, &how, 1, 1, out, &error), RESNET_ERROR_ARGUMENT);
 }

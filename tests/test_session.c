@@ -12,124 +12,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "support.h"
-
-#define MOST_BATCH   8
-#define MOST_CLASSES 1000
-
-static resnet_isa isa; /* of this run */
-
-static const resnet_precision precisions[] = {RESNET_PRECISION_F32, RESNET_PRECISION_BF16, RESNET_PRECISION_INT8};
-
-/* ---- Networks and inputs ---- */
-
-/* Bottlenecks in all four stages, with 3x3 layers that Winograd's method takes. */
-static resnet_config deep_config(void) {
-    resnet_config config = test_odd_config();
-    config.block = RESNET_BLOCK_BOTTLENECK;
-    memcpy(config.blocks, (uint32_t[]){1, 2, 1, 1}, sizeof config.blocks);
-    config.base_width = 16;
-    config.height = 24;
-    config.width = 40;
-    config.classes = 50;
-    return config;
-}
-
-static resnet_model *model_of(resnet_config config, int no_winograd) {
-    return test_model(&config, 1, &(resnet_load_options){.isa = isa, .no_winograd = no_winograd});
-}
-
-/* Images of numbers in [-1, 1), NHWC, one after the other; free them. */
-static float *make_images(const resnet_session_options *size, uint32_t channels, uint32_t count) {
-    size_t floats = (size_t)size->height * size->width * channels * count;
-    struct test_random random = {size->height * 1000003ULL + size->width};
-    float *images = malloc(floats * sizeof *images);
-    assert_non_null(images);
-    for (size_t i = 0; i < floats; i++)
-        images[i] = test_float(&random, -1, 1);
-    return images;
-}
-
-static resnet_session_options options_for(const resnet_model *model, uint32_t batch, uint32_t threads) {
-    resnet_config config = resnet_model_describe(model).config;
-    return (resnet_session_options){.batch = batch, .height = config.height, .width = config.width, .threads = threads};
-}
-
-static resnet_session *open_session(const resnet_model *model, const resnet_session_options *options) {
-    resnet_session *session;
-    resnet_error error;
-    assert_status(RESNET_OK, resnet_session_create(model, options, &session, &error), &error);
-    return session;
-}
-
-static void set_slot(resnet_session *session, uint32_t slot, const float *image) {
-    resnet_error error;
-    assert_status(RESNET_OK, resnet_session_set_floats(session, slot, image, RESNET_NHWC, &error), &error);
-}
-
-static void run(resnet_session *session, uint32_t count, float *logits) {
-    resnet_error error;
-    assert_status(RESNET_OK, resnet_session_run(session, count, logits, &error), &error);
-}
-
-/* A model, images for it, and what each image alone gives in one thread. */
-struct fixture {
-    resnet_model *model;
-    uint32_t classes;
-    size_t image; /* floats of one */
-    float *images;
-    float logits[MOST_BATCH][MOST_CLASSES];
-};
-
-static void run_alone(struct fixture *f, const resnet_session_options *options) {
-    resnet_session *session = open_session(f->model, options);
-    for (uint32_t i = 0; i < MOST_BATCH; i++) {
-        set_slot(session, 0, f->images + i * f->image);
-        run(session, 1, f->logits[i]);
-    }
-    resnet_session_free(session);
-}
-
-/* Takes over the model. */
-static struct fixture fixture_of(resnet_model *model, const resnet_session_options *size) {
-    resnet_config config = resnet_model_describe(model).config;
-    resnet_session_options options = size ? *size : options_for(model, 1, 1);
-    struct fixture f = {.model = model, .classes = config.classes};
-    f.image = (size_t)options.height * options.width * config.in_channels;
-    f.images = make_images(&options, config.in_channels, MOST_BATCH);
-    run_alone(&f, &options);
-    return f;
-}
-
-static void free_fixture(struct fixture *f) {
-    free(f->images);
-    resnet_model_free(f->model);
-}
-
-/* `logits` holds, for slot i, what image (first + i) % MOST_BATCH gives alone. */
-static void check_logits(const struct fixture *f, const float *logits, uint32_t first, uint32_t count) {
-    for (uint32_t i = 0; i < count; i++)
-        assert_memory_equal(logits + i * f->classes, f->logits[(first + i) % MOST_BATCH], f->classes * sizeof *logits);
-}
-
-static void fill_slots(const struct fixture *f, resnet_session *session, uint32_t first, uint32_t count) {
-    for (uint32_t i = 0; i < count; i++)
-        set_slot(session, i, f->images + (first + i) % MOST_BATCH * f->image);
-}
-
-/* All slots, then only some of them. */
-static void check_session(const struct fixture *f, const resnet_session_options *options) {
-    float logits[MOST_BATCH * MOST_CLASSES];
-    resnet_session *session = open_session(f->model, options);
-    for (uint32_t first = 0; first < 6; first += 5) {
-        fill_slots(f, session, first, options->batch);
-        run(session, options->batch, logits);
-        check_logits(f, logits, first, options->batch);
-    }
-    run(session, (options->batch + 1) / 2, logits);
-    check_logits(f, logits, 5, (options->batch + 1) / 2);
-    resnet_session_free(session);
-}
+#include "session.h"
+#include "sessions.h"
 
 /* ---- The same bits ---- */
 
@@ -246,6 +130,107 @@ static void test_fresh_memory(void **state) {
     (void)state;
     for (size_t p = 0; p < COUNT(precisions); p++)
         check_fresh_memory(precisions[p]);
+}
+
+/* What the other modules ask of a session: a slot's mirror image. */
+static void test_mirror_image(void **state) {
+    (void)state;
+    float logits[MOST_CLASSES], expected[MOST_CLASSES];
+    struct fixture f = fixture_of(model_of(test_odd_config(), 0), NULL);
+    resnet_session_options options = options_for(f.model, 2, 1);
+    float *mirrored = malloc(f.image * sizeof *mirrored);
+    assert_non_null(mirrored);
+    for (size_t i = 0; i < f.image; i++) {
+        size_t pixel = i / 3, x = pixel % options.width;
+        mirrored[i] = f.images[(pixel - x + options.width - 1 - x) * 3 + i % 3];
+    }
+    resnet_session *session = open_session(f.model, &options);
+    set_slot(session, 0, mirrored);
+    run(session, 1, expected);
+    fill_slots(&f, session, 0, 2);
+    session_mirror_slot(session, 0);
+    run(session, 1, logits);
+    assert_memory_equal(logits, expected, f.classes * sizeof *logits);
+    session_mirror_slot(session, 0);
+    run(session, 1, logits);
+    check_logits(&f, logits, 0, 1);
+    resnet_session_free(session);
+    free(mirrored);
+    free_fixture(&f);
+}
+
+/* ---- Pictures ---- */
+
+/* A BMP of 2 x 2 pixels, from bottom to top in blue, green and red, and what it holds. */
+static const uint8_t bmp[70] = {
+    'B', 'M', 70, [10] = 54, [14] = 40, [18] = 2, [22] = 2, [26] = 1, [28] = 24, [34] = 16, [54] = 9, 200,
+    30,  77,  1,  2,         0,         0,        255,      3,        5,         80,        90,       66};
+static const uint8_t bmp_pixels[] = {5, 3, 255, 66, 90, 80, 30, 200, 9, 2, 1, 77};
+
+static void logits_of_pixels(resnet_session *session, const resnet_preprocess *how, float *logits) {
+    resnet_error error;
+    assert_status(RESNET_OK, resnet_session_set_rgb(session, 0, bmp_pixels, 2, 2, 6, how, &error), &error);
+    run(session, 1, logits);
+}
+
+static resnet_status set_file(resnet_session *session, const void *bytes, size_t size) {
+    char path[] = "/tmp/test_session_XXXXXX";
+    resnet_error error;
+    int descriptor = mkstemp(path);
+    assert_true(descriptor >= 0 && write(descriptor, bytes, size) == (ssize_t)size);
+    close(descriptor);
+    resnet_status status = resnet_session_set_image_file(session, 0, path, NULL, &error);
+    assert_int_equal(unlink(path), 0);
+    assert_status(status, status, &error);
+    return status;
+}
+
+/* A picture is the same as pixels, in memory and in a file. */
+static void test_pictures(void **state) {
+    (void)state;
+    float expected[MOST_CLASSES], other[MOST_CLASSES], logits[MOST_CLASSES];
+    resnet_error error;
+    resnet_model *model = model_of(test_odd_config(), 0);
+    size_t size = resnet_model_describe(model).config.classes * sizeof *logits;
+    resnet_session *session = open_session(model, NULL);
+    resnet_preprocess how = resnet_model_describe(model).preprocess;
+    how.mean[0] += 1;
+    logits_of_pixels(session, NULL, expected);
+    logits_of_pixels(session, &how, other);
+    assert_memory_not_equal(expected, other, size);
+    resnet_status status = resnet_session_set_image_memory(session, 0, bmp, sizeof bmp, NULL, &error);
+    if (status != RESNET_ERROR_UNSUPPORTED) { /* else the library is built without images */
+        assert_status(RESNET_OK, status, &error);
+        run(session, 1, logits);
+        assert_memory_equal(logits, expected, size);
+        logits_of_pixels(session, &how, logits);
+        assert_int_equal(set_file(session, bmp, sizeof bmp), RESNET_OK);
+        run(session, 1, logits);
+        assert_memory_equal(logits, expected, size);
+        assert_int_equal(set_file(session, bmp, 60), RESNET_ERROR_IMAGE);
+        status = resnet_session_set_image_memory(session, 0, bmp, 60, NULL, &error);
+        assert_status(RESNET_ERROR_IMAGE, status, &error);
+        status = resnet_session_set_image_file(session, 0, "no such file", NULL, &error);
+        assert_status(RESNET_ERROR_IO, status, &error);
+        run(session, 1, logits);
+        assert_memory_equal(logits, expected, size); /* the slot is as before */
+    }
+    resnet_session_free(session);
+    resnet_model_free(model);
+}
+
+static void test_pixels_for_other_channels(void **state) {
+    (void)state;
+    resnet_config config = test_odd_config();
+    config.in_channels = 4;
+    resnet_model *model = model_of(config, 0);
+    resnet_session *session = open_session(model, NULL);
+    resnet_error error;
+    assert_status(RESNET_ERROR_UNSUPPORTED, resnet_session_set_rgb(session, 0, bmp_pixels, 2, 2, 0, NULL, &error),
+                  &error);
+    assert_non_null(strstr(error.message, "4 input channels"));
+    resnet_session_free(session);
+    resnet_model_free(model);
 }
 
 static void test_layouts(void **state) {
@@ -756,6 +741,12 @@ static void test_session_memory(void **state) {
         resnet_session_free(session);
         assert_int_equal(memory.live_bytes, before);
     }
+    size_t alone, together; /* maps of more than a group may have: large images go through one by one */
+    const resnet_session_options one = {.height = 2000, .width = 1000},
+                                 three = {.height = 2000, .width = 1000, .batch = 3};
+    assert_status(RESNET_OK, resnet_session_memory(model, &one, &alone, &error), &error);
+    assert_status(RESNET_OK, resnet_session_memory(model, &three, &together, &error), &error);
+    assert_true(together - alone < 3 * 3 * 2000 * 1000 * sizeof(float)); /* slots alone, with their borders */
     resnet_model_free(model);
     test_memory_check(&memory);
 }
@@ -1033,6 +1024,9 @@ int main(void) {
         cmocka_unit_test(test_large_images),
         cmocka_unit_test(test_repeated_runs),
         cmocka_unit_test(test_fresh_memory),
+        cmocka_unit_test(test_mirror_image),
+        cmocka_unit_test(test_pictures),
+        cmocka_unit_test(test_pixels_for_other_channels),
         cmocka_unit_test(test_layouts),
         cmocka_unit_test(test_own_parallel_for),
         cmocka_unit_test(test_sizes),

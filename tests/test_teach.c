@@ -262,6 +262,60 @@ static void test_tags_that_nothing_can_be_held_out_of(void **state) {
     resnet_model_free(backbone);
 }
 
+/* Some with several tags, of which the rarest says where they are dealt to; one with none. */
+static void test_several_tags(void **state) {
+    (void)state;
+    static const uint8_t tags[5 * CLASSES] = {1, 1, 0, 0, 1, 0, 0, 1, 1, 0, 0, 1, 0, 0, 0};
+    struct data data;
+    resnet_teach_report report;
+    make(&data, true);
+    data.examples.count = 5;
+    data.examples.tags = tags;
+    resnet_model *backbone = backbone_of(RESNET_HEAD_NONE, RESNET_PRECISION_F32, RESNET_ISA_AUTO, NULL);
+    resnet_model_free(teach(backbone, &data.examples, (resnet_teach_options){.report = &report}));
+    assert_int_equal(report.folds, 3); /* as many as photographs of the second class */
+    assert_true(report.loss > 0 && isfinite(report.loss));
+    resnet_model_free(backbone);
+}
+
+/* Where the photographs do not tell the classes, the search ends early, at the strongest penalty. */
+static void test_nothing_to_learn(void **state) {
+    (void)state;
+    struct data data;
+    struct test_random random = {17};
+    resnet_teach_report report;
+    make(&data, false);
+    for (size_t i = 0; i < COUNT(data.embeddings); i++)
+        data.embeddings[i] = test_float(&random, 0, 1);
+    resnet_model *backbone = backbone_of(RESNET_HEAD_NONE, RESNET_PRECISION_F32, RESNET_ISA_AUTO, NULL);
+    resnet_model_free(teach(backbone, &data.examples, (resnet_teach_options){.report = &report}));
+    resnet_model_free(backbone);
+    assert_true(report.loss > 0.9 * log(CLASSES)); /* what a guess has */
+}
+
+/* A layer of the backbone that is kept in f32 is kept, too, in what is taught. */
+static void test_kept_layers_stay(void **state) {
+    (void)state;
+    struct data data;
+    make(&data, false);
+    resnet_config config = config_of(RESNET_HEAD_SOFTMAX, RESNET_PRECISION_INT8);
+    struct test_bytes bytes = test_model_file(&config, &(struct test_content){.kept = 1 << 1});
+    resnet_model *backbone;
+    resnet_error error;
+    assert_status(RESNET_OK, resnet_model_load_memory(bytes.data, bytes.size, NULL, &backbone, &error), &error);
+    resnet_model *model = teach(backbone, &data.examples, (resnet_teach_options){.strength = 1});
+    uint32_t kept = 0, classifier = model->graph.count - 1;
+    for (uint32_t i = 0; i < classifier; i++) {
+        assert_int_equal(model_keeps(model, i), model_keeps(backbone, i));
+        kept += model_keeps(model, i);
+    }
+    assert_int_equal(kept, 1);
+    assert_true(model_keeps(model, classifier));
+    resnet_model_free(model);
+    resnet_model_free(backbone);
+    test_bytes_free(&bytes);
+}
+
 /* ---- What is refused ---- */
 
 /* Each case spoils one thing, and names a part of what must be said. */
@@ -274,12 +328,25 @@ enum spoil {
     CLASS_BEYOND,
     NOT_FINITE,
     NEGATIVE,
+    ENDLESS,
+    MANY_CLASSES,
+    NO_TAGS,
     LABEL,
+    NO_LABEL,
+    LONG_LABELS,
+    NAMELESS,
     MANY,
     TAG,
     EVERYWHERE,
     THREADS
 };
+
+/* More than a model file may have. */
+static const char *long_label(void) {
+    static char text[(1 << 24) + 1];
+    memset(text, 'x', sizeof text - 1);
+    return text;
+}
 
 static void spoil(enum spoil how, struct data *data, resnet_teach_options *options, const char **own_labels) {
     switch (how) {
@@ -307,8 +374,26 @@ static void spoil(enum spoil how, struct data *data, resnet_teach_options *optio
     case NEGATIVE:
         options->strength = -1;
         break;
+    case ENDLESS:
+        options->strength = INFINITY;
+        break;
+    case MANY_CLASSES:
+        options->classes = (1U << 20) + 1;
+        break;
+    case NO_TAGS:
+        data->examples.classes = NULL, data->examples.tags = data->tags, options->classes = 0;
+        break;
     case LABEL:
         own_labels[2] = "two\nlines";
+        break;
+    case NO_LABEL:
+        own_labels[1] = NULL;
+        break;
+    case LONG_LABELS:
+        own_labels[0] = long_label();
+        break;
+    case NAMELESS:
+        options->labels = NULL, data->examples.count = 2;
         break;
     case MANY:
         data->examples.views = UINT32_MAX;
@@ -337,7 +422,13 @@ static void test_bad_examples_are_refused(void **state) {
                                        [CLASS_BEYOND] = "photograph 2 is of class 2; there are 2",
                                        [NOT_FINITE] = "not finite",
                                        [NEGATIVE] = "a strength of -1",
+                                       [ENDLESS] = "a strength of inf",
+                                       [MANY_CLASSES] = "1048577 classes; it takes 2 to 1048576",
+                                       [NO_TAGS] = "0 classes; it takes 1 to",
                                        [LABEL] = "label of class 2",
+                                       [NO_LABEL] = "label of class 1 is empty",
+                                       [LONG_LABELS] = "bytes of labels; at most 16777216",
+                                       [NAMELESS] = "class 2 (no label) is right for no photograph",
                                        [MANY] = "24 photographs of 4294967295 views",
                                        [TAG] = "tag 2 of photograph 1",
                                        [EVERYWHERE] = "(ant) is right for every photograph",
@@ -408,6 +499,9 @@ int main(void) {
         cmocka_unit_test(test_the_same_for_any_threads_and_for_the_same_seed),
         cmocka_unit_test(test_few_photographs),
         cmocka_unit_test(test_tags_that_nothing_can_be_held_out_of),
+        cmocka_unit_test(test_several_tags),
+        cmocka_unit_test(test_nothing_to_learn),
+        cmocka_unit_test(test_kept_layers_stay),
         cmocka_unit_test(test_bad_examples_are_refused),
         cmocka_unit_test(test_null_is_refused),
         cmocka_unit_test(test_any_memory_may_be_refused),

@@ -2,8 +2,10 @@
 #define _DEFAULT_SOURCE /* clock_gettime, setrlimit, fork */
 #include "threads.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -13,6 +15,7 @@
 #include <unistd.h>
 
 #include "support.h"
+#include "system_calls.h"
 
 #define ROUNDS 10000
 #define MOST   8 /* threads */
@@ -223,6 +226,51 @@ static void test_signals_are_for_the_caller(void **state) {
     }
 }
 
+/* ---- Fork ---- */
+
+static void note_process(void *argument, uint32_t index, uint32_t count) {
+    pid_t *processes = argument;
+    (void)count;
+    processes[index] = getpid();
+}
+
+/* Run and free a pool that the parent started; 0: all of it was done here. */
+static int use_inherited(struct pool *pool, const resnet_allocator *allocator) {
+    pid_t processes[MOST] = {0};
+    alarm(20); /* in place of waiting for ever */
+    for (int round = 0; round < 3; round++) {
+        memset(processes, 0, sizeof processes);
+        pool_run(pool, note_process, processes);
+        for (uint32_t i = 0; i < MOST; i++)
+            if (processes[i] != getpid())
+                return 1;
+    }
+    pool_free(pool, allocator);
+    return 0;
+}
+
+/* Neither whether the parent's workers spin or sleep, nor that one of them holds the lock, may matter. */
+static void test_inherited_pool(void **state) {
+    (void)state;
+    for (int i = 0; i < 20; i++) {
+        struct test_memory memory;
+        struct pool *pool = new_pool(MOST, &memory);
+        check_rounds(pool, MOST, 3);
+        if (i % 2)
+            usleep(1000);
+        pid_t child = fork();
+        assert_true(child >= 0);
+        if (child == 0)
+            _exit(use_inherited(pool, &memory.allocator));
+        check_rounds(pool, MOST, 3);
+        int status;
+        assert_int_equal(waitpid(child, &status, 0), child);
+        assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+        pool_free(pool, &memory.allocator);
+        test_memory_check(&memory);
+    }
+}
+
 /* ---- Failure ---- */
 
 static void test_no_memory(void **state) {
@@ -237,6 +285,41 @@ static void test_no_memory(void **state) {
                   &error);
     assert_null(pool);
     test_memory_check(&memory);
+}
+
+static uint32_t startable; /* threads, before the system has no more */
+
+static int start_some(pthread_t *thread, const pthread_attr_t *attributes, void *(*start)(void *), void *argument) {
+    if (startable == 0)
+        return EAGAIN;
+    startable--;
+    return __real_pthread_create(thread, attributes, start, argument);
+}
+
+/* Those that have started are stopped again, and the caller's signals are his. */
+static void test_each_thread_fails_to_start(void **state) {
+    (void)state;
+    const struct pool_options options = {.parts = MOST, .threads = MOST};
+    system_calls.pthread_create = start_some;
+    for (uint32_t k = 0; k < MOST - 1; k++) {
+        struct test_memory memory;
+        struct pool *pool = NULL;
+        resnet_error error;
+        char expected[64];
+        sigset_t before, after;
+        test_memory_init(&memory, 0xaa);
+        startable = k;
+        pthread_sigmask(SIG_BLOCK, NULL, &before);
+        assert_status(RESNET_ERROR_THREAD, pool_create(&pool, &options, &memory.allocator, &error), &error);
+        pthread_sigmask(SIG_BLOCK, NULL, &after);
+        snprintf(expected, sizeof expected, "thread %u of 7 could not be started: error %d", k + 1, EAGAIN);
+        assert_string_equal(error.message, expected);
+        assert_null(pool);
+        for (int number = 1; number < SIGRTMAX; number++)
+            assert_int_equal(sigismember(&before, number), sigismember(&after, number));
+        test_memory_check(&memory);
+    }
+    system_calls.pthread_create = NULL;
 }
 
 /* In a process of its own, which may not have the address space for 512 stacks. */
@@ -282,7 +365,9 @@ int main(void) {
         cmocka_unit_test(test_free_at_any_time),
         cmocka_unit_test(test_external_pool),
         cmocka_unit_test(test_signals_are_for_the_caller),
+        cmocka_unit_test(test_inherited_pool),
         cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_each_thread_fails_to_start),
         cmocka_unit_test(test_no_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
