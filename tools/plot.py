@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Draw what was measured or said, as SVG: plot.py FILE -o FILE.svg
 
-A table of bench_peers.sh becomes bars, one of bench_scaling.sh lines with logarithmic axes, resnet bench --layers --json
-a bar for each layer beside its limit, and what a program printed (FILE.txt) a terminal. Needs nothing but Python. Colours
-suit a light and a dark page.
+A table of bench_peers.sh becomes bars, one of bench_scaling.sh or scale/simulate.py lines with logarithmic axes, resnet
+bench --layers --json a bar for each layer beside its limit, and what a program printed (FILE.txt) a terminal. Needs nothing
+but Python. Colours suit a light and a dark page.
 """
 import argparse
 import csv
@@ -169,7 +169,7 @@ class Panel:
         last = math.inf
         for x in reversed(self.xs):
             place = self.at(x, self.y_range[0])[0]
-            if last - place > 28:  # the width of a number
+            if last - place > max(28, 9 * len(short(x)) - 8):  # the width of a number
                 drawing.text(place, self.top + self.height + 16, short(x), "middle")
                 last = place
 
@@ -210,6 +210,27 @@ def draw_scaling(rows):
                 drawing.line([panel.at(*point) for point in points], colour=colours[precision])
                 for point in points:
                     drawing.dot(*panel.at(*point), colours[precision])
+    return drawing
+
+
+# ---- Simulation: lines ----
+
+def draw_simulation(rows):
+    jobs = unique((row["workers"], row["images"]) for row in rows)
+    colours = {"with --resume": COLOURS[2], "without": COLOURS[5]}
+    drawing = Drawing(60 + 310 * len(jobs), 280)
+    drawing.legend(50, 22, colours, colours)
+    for column, job in enumerate(jobs):
+        lines = {name: [(number(row["shard"]), number(row["loss_percent"])) for row in rows
+                        if (row["workers"], row["images"], row["resume"]) == (*job, resume)]
+                 for name, resume in zip(colours, ("yes", "no"))}
+        panel = Panel((56 + 310 * column, 66), (236, 176), lines)
+        drawing.text(panel.left, panel.top - 12, f"% lost by images a shard, workers: {int(job[0])}", kind="title")
+        panel.draw_paper(drawing)
+        for name, points in lines.items():
+            drawing.line([panel.at(*point) for point in points], colour=colours[name])
+            for point in points:
+                drawing.dot(*panel.at(*point), colours[name])
     return drawing
 
 
@@ -258,7 +279,7 @@ def draw(file):
         return draw_layers(result) if "layers" in result else None
     file.seek(0)
     rows = list(csv.DictReader(file, delimiter="\t"))
-    kinds = {"network": draw_peers, "grows": draw_scaling}
+    kinds = {"network": draw_peers, "grows": draw_scaling, "workers": draw_simulation}
     return kinds[next(iter(rows[0]))](rows) if rows and next(iter(rows[0])) in kinds else None
 
 
@@ -270,8 +291,8 @@ def main():
     with open(arguments.input, encoding="utf-8", newline="") as file:
         drawing = draw(file)
     if not drawing:
-        sys.exit(f"{arguments.input}: expected a table of bench_peers.sh or of bench_scaling.sh, resnet bench --layers "
-                 "--json, or a text")
+        sys.exit(f"{arguments.input}: expected a table of bench_peers.sh, bench_scaling.sh or scale/simulate.py, "
+                 "resnet bench --layers --json, or a text")
     with open(arguments.output, "w", encoding="utf-8") as file:
         file.write(drawing.svg())
 
