@@ -309,16 +309,6 @@ static resnet_status read_kind(struct model_file *file, const struct node *node,
     return status;
 }
 
-/* What reads floats has no scale to read them by as integers. */
-static resnet_status check_attention(const struct graph *graph, const bool *kept, resnet_error *error) {
-    for (uint32_t i = 0; i < graph->count; i++) {
-        const struct node *node = &graph->nodes[i];
-        if (node_has_weights(node) && node_reads_floats(graph, node) && !kept[i])
-            return fail(error, RESNET_ERROR_MODEL, "%s: kind 0, int8; attention is always kept in f32 (1)", node->name);
-    }
-    return RESNET_OK;
-}
-
 resnet_status model_file_kinds(struct model_file *file, const struct graph *graph, bool *kept, resnet_error *error) {
     uint64_t offset = kinds_offset(file->labels_size);
     uint64_t end = model_file_tensors(graph, RESNET_PRECISION_INT8, file->labels_size);
@@ -327,12 +317,15 @@ resnet_status model_file_kinds(struct model_file *file, const struct graph *grap
                     (unsigned long long)file->size, (unsigned long long)end);
     resnet_status status = RESNET_OK;
     for (uint32_t i = 0; status == RESNET_OK && i < graph->count; i++) {
+        const struct node *node = &graph->nodes[i];
         kept[i] = false;
-        if (node_has_weights(&graph->nodes[i]))
-            status = read_kind(file, &graph->nodes[i], offset++, &kept[i], error);
+        if (!node_has_weights(node))
+            continue;
+        status = read_kind(file, node, offset++, &kept[i], error);
+        if (status == RESNET_OK && !kept[i] && node_reads_floats(graph, node)) /* which have no scale as integers */
+            status =
+                fail(error, RESNET_ERROR_MODEL, "%s: kind 0, int8; attention is always kept in f32 (1)", node->name);
     }
-    if (status == RESNET_OK)
-        status = check_attention(graph, kept, error);
     return status == RESNET_OK ? read_padding(file, offset, error) : status;
 }
 

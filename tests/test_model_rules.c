@@ -3,10 +3,12 @@
  * first that does not. test_model_file.c has what is wrong in every other way.
  */
 #define _POSIX_C_SOURCE 200809L
+#include <fcntl.h>
 #include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "model_file.h"
 #include "support.h"
@@ -195,12 +197,32 @@ static void network_at_the_edge(void **state) {
     graph_free(&graph, &allocator);
 }
 
+/* Also where the program that loads has closed its standard input, and the file gets its number. */
+static void descriptor_0_is_closed(void **state) {
+    char path[] = "/tmp/test_model_rules_XXXXXX";
+    struct test_bytes bytes = tiny(RESNET_PRECISION_F32, LABELS);
+    resnet_model *model;
+    resnet_error error;
+    (void)state;
+    int written = mkstemp(path), stdin_before = dup(STDIN_FILENO);
+    assert_true(written > 0 && write(written, bytes.data, bytes.size) == (ssize_t)bytes.size);
+    assert_int_equal(close(STDIN_FILENO), 0);
+    assert_status(RESNET_OK, resnet_model_load_file(path, NULL, &model, &error), &error);
+    assert_int_equal(fcntl(STDIN_FILENO, F_GETFD), -1);
+    resnet_model_free(model);
+    assert_int_equal(dup2(stdin_before, STDIN_FILENO), STDIN_FILENO);
+    close(stdin_before);
+    close(written);
+    unlink(path);
+    test_bytes_free(&bytes);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(header_fields_at_the_edge), cmocka_unit_test(bytes_that_must_be_zero),
         cmocka_unit_test(numbers_at_the_edge),       cmocka_unit_test(bytes_of_labels),
         cmocka_unit_test(labels_of_any_length),      cmocka_unit_test(sizes_at_the_edge),
-        cmocka_unit_test(network_at_the_edge),
+        cmocka_unit_test(network_at_the_edge),       cmocka_unit_test(descriptor_0_is_closed),
     };
     return cmocka_run_group_tests_name("model_rules", tests, NULL, NULL);
 }

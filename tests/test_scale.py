@@ -28,7 +28,7 @@ import recipe  # noqa: E402
 import simulate  # noqa: E402
 
 DEBIAN_PYTHON = "/usr/bin/python3"  # for which Debian's Dask is
-IMAGES = 120
+IMAGES = 240
 ENVIRONMENT = {**os.environ, "RESNET_LIBRARY": os.environ["RESNET_BUILD"] + "/libresnet.so"}
 
 

@@ -250,9 +250,9 @@ static bool read_pair(struct tar *tar, const char *pair, size_t length, struct e
 
 /* Records "LENGTH KEY=VALUE\n", where the length is that of all of the record. */
 static bool read_pax(struct tar *tar, struct extensions *more) {
-    char *data = read_extension(tar), *at = data, *end = data + (data ? tar->size : 0);
+    char *data = read_extension(tar), *at = data;
     bool good = data != NULL;
-    while (good && at < end) {
+    for (const char *end = good ? data + tar->size : NULL; good && at < end;) {
         char *pair = at;
         size_t digits = strspn(at, "0123456789"), length = digits > 0 && digits < 8 ? strtoul(at, &pair, 10) : 0;
         if (length < digits + 3 || length > (size_t)(end - at) || *pair != ' ' || at[length - 1] != '\n')
