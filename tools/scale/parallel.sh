@@ -8,6 +8,7 @@ sh "$here/../packages.sh" parallel python3
 scratch=$(mktemp -d) engine=''
 stop_all() {
     set +e # it has ended, or never began
+    trap '' INT TERM
     kill "$engine" && kill "$engine" # at the second signal it ends its workers
     wait
     rm -rf "$scratch"

@@ -12,6 +12,7 @@ PATH=$PATH:/usr/sbin
 
 stop_all() {
     set +e # some have ended, or never began
+    trap '' INT TERM
     if [ -n "$job" ] && scancel "$job"; then
         for _ in $(seq 100); do job_has_ended || sleep 0.1; done
     fi
@@ -46,7 +47,7 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
 ReturnToService=2
 BatchStartTimeout=1
-MessageTimeout=2
+MessageTimeout=5
 NodeName=worker1 NodeHostname=$host NodeAddr=127.0.0.1 Port=$2
 NodeName=worker2 NodeHostname=$host NodeAddr=127.0.0.1 Port=$3
 PartitionName=all Nodes=worker1,worker2 Default=YES
@@ -114,7 +115,7 @@ node=$(node_of_task 2) script=$(parent "$2")
 eval "daemon=\$$node"
 kill -KILL "$2" "$script" "$(parent "$script")" "$daemon"
 echo "$node, with shard 2, killed at image $(records 2) of $shard_size"
-sleep 4 # BatchStartTimeout and MessageTimeout, and one more
+sleep 7 # BatchStartTimeout and MessageTimeout, and one more
 start "$node" slurmd -D -N "$node"
 until_true 600 job_has_ended
 echo "Slurm started them again: $(records 1) and $(records 2) of $shard_size"
