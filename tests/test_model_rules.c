@@ -197,6 +197,22 @@ static void network_at_the_edge(void **state) {
     graph_free(&graph, &allocator);
 }
 
+/* A byte of each layer's kind, padded to 64 (models/FORMAT.md): 64 layers fill that. */
+static void kinds_at_the_edge(void **state) {
+    resnet_allocator allocator = memory_allocator(NULL);
+    resnet_config config = test_tiny_config();
+    struct graph graph;
+    (void)state;
+    config.block = RESNET_BLOCK_BASIC;
+    for (uint32_t blocks = 30; blocks <= 32; blocks++) { /* of two layers, behind conv1 and before fc */
+        memcpy(config.blocks, (uint32_t[RESNET_MAX_STAGES]){blocks}, sizeof config.blocks);
+        assert_int_equal(graph_build(&graph, &config, (struct shape){8, 8, 3}, &allocator, NULL), RESNET_OK);
+        assert_true(model_file_tensors(&graph, RESNET_PRECISION_INT8, 0) == 256 + (blocks <= 31 ? 64 : 128));
+        assert_true(model_file_tensors(&graph, RESNET_PRECISION_BF16, 0) == 256);
+        graph_free(&graph, &allocator);
+    }
+}
+
 /* Also where the program that loads has closed its standard input, and the file gets its number. */
 static void descriptor_0_is_closed(void **state) {
     char path[] = "/tmp/test_model_rules_XXXXXX";
@@ -222,7 +238,8 @@ int main(void) {
         cmocka_unit_test(header_fields_at_the_edge), cmocka_unit_test(bytes_that_must_be_zero),
         cmocka_unit_test(numbers_at_the_edge),       cmocka_unit_test(bytes_of_labels),
         cmocka_unit_test(labels_of_any_length),      cmocka_unit_test(sizes_at_the_edge),
-        cmocka_unit_test(network_at_the_edge),       cmocka_unit_test(descriptor_0_is_closed),
+        cmocka_unit_test(network_at_the_edge),       cmocka_unit_test(kinds_at_the_edge),
+        cmocka_unit_test(descriptor_0_is_closed),
     };
     return cmocka_run_group_tests_name("model_rules", tests, NULL, NULL);
 }
