@@ -191,6 +191,7 @@ static void frames_at_the_edge(void **state) {
         {"3 and 2 across", {SOF0, 8, 8, 3, {{1, 0x31, 0}, {2, 0x21, 0}, {3, 0x11, 0}}}, "no multiples"},
         {"3 and 2 down", {SOF0, 8, 8, 3, {{1, 0x13, 0}, {2, 0x12, 0}, {3, 0x11, 0}}}, "no multiples"},
         {"2 and 3 in the last", {SOF0, 8, 8, 3, {{1, 0x11, 0}, {2, 0x21, 0}, {3, 0x31, 0}}}, "no multiples"},
+        {"2 and 3 in the first", {SOF0, 8, 8, 3, {{1, 0x21, 0}, {2, 0x31, 0}, {3, 0x11, 0}}}, "no multiples"},
         {"the last two alike", {SOF0, 8, 8, 3, {{1, 0x11, 0}, {3, 0x11, 0}, {3, 0x11, 0}}}, "same id"},
         {"first and last alike", {SOF0, 8, 8, 3, {{1, 0x11, 0}, {2, 0x11, 0}, {1, 0x11, 0}}}, "same id"},
         {"no components", {SOF0, 8, 8, 0, {{0}}}, "0 colour components"},
@@ -261,11 +262,20 @@ static void four_components_are_inks(void **state) {
             expect_jpeg(&file, good ? NULL : "without an Adobe marker", "four components");
             assert_true(!good || seen.pixel_bytes == 4);
         }
+    static const char *const names[] = {"Adobf\0\x64\0\0\0\0\0", "Adobe!\x64\0\0\0\0\0"};
+    for (size_t i = 0; i < COUNT(names); i++) {
+        begin(&file, NULL);
+        segment(&file, APP14, names[i], 12);
+        put_frame(&file, inks);
+        end(&file, 4);
+        expect_jpeg(&file, "without an Adobe marker", "another name");
+    }
     begin(&file, NULL);
-    segment(&file, APP14, "Adobf\0\x64\0\0\0\0\0", 12);
+    segment(&file, APP14, adobe, 11);
+    put_byte(&file, 2); /* a stray byte, where the transform would be */
     put_frame(&file, inks);
     end(&file, 4);
-    expect_jpeg(&file, "without an Adobe marker", "another name");
+    expect_jpeg(&file, "without an Adobe marker", "a marker that ends before its transform");
     begin(&file, &colour); /* three need none */
     end(&file, 3);
     expect_jpeg(&file, NULL, "three components");
@@ -469,6 +479,10 @@ static void bytes_between_segments(void **state) {
     put_frame(&file, grey);
     end(&file, 1);
     expect_jpeg(&file, NULL, "stray bytes before the frame");
+    begin(&file, NULL);
+    marker(&file, 1); /* which has no length */
+    put_frame(&file, grey);
+    expect_jpeg(&file, "marker 0xff01 is not expected here", "a marker for arithmetic coding");
     begin(&file, &grey);
     put_text(&file, "x");
     end(&file, 1);
