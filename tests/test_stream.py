@@ -642,10 +642,13 @@ class Signals(StreamTest):
 
     @unittest.skipIf("thread" in os.environ.get("RESNET_SANITIZE", ""), "which keeps signals from a thread that writes")
     def test_a_second_signal_ends_at_once(self):
-        with self.start("embed", "--json", "--threads", "1", "--files-from", self.list) as running:
-            fcntl.fcntl(running.stdout, fcntl.F_SETPIPE_SZ, 4096)
+        reader, writer = os.pipe()
+        self.addCleanup(os.close, reader)
+        fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)  # before anything is in it
+        with self.start("embed", "--json", "--threads", "1", "--files-from", self.list, stdout=writer) as running:
+            os.close(writer)
             before = 0
-            while (filled := self.waiting_in(running.stdout)) < 2048 or filled != before:  # then the writer waits
+            while (filled := self.waiting_in(reader)) < 2048 or filled != before:  # then the writer waits
                 before = filled
                 time.sleep(0.5)
             running.send_signal(signal.SIGTERM)
