@@ -96,18 +96,17 @@ bool records_open(struct records *records, const char *file, const char *kind) {
     return false;
 }
 
+static void print_name(const void *image, FILE *out) {
+    report_text(&(struct report){.out = out}, NULL, image);
+}
+
 /* The name as a record has it, in which bytes that are no UTF-8 all look alike: of names that differ in nothing else,
  * as many are left as are not done. */
 bool records_take(struct records *records, const char *image) {
-    char *escaped = NULL;
-    size_t size = 0;
+    size_t size;
     if (records->done.count == 0)
         return false;
-    FILE *memory = open_memstream(&escaped, &size);
-    if (!memory)
-        return allocate(SIZE_MAX, 1) != NULL; /* says so, and ends */
-    report_text(&(struct report){.out = memory}, NULL, image);
-    fclose(memory);
+    char *escaped = print_to_memory(print_name, image, &size);
     escaped[size - 1] = '\0'; /* the quotes */
     bool taken = done_take(&records->done, escaped + 1);
     free(escaped);

@@ -119,19 +119,21 @@ static void *read_all(void *stream_) {
 
 /* ---- Records ---- */
 
+/* A record that is to be printed. */
+struct draft {
+    const struct stream_job *job;
+    const struct stream_item *item;
+    const float *values;
+};
+
+static void print_draft(const void *draft_, FILE *out) {
+    const struct draft *draft = draft_;
+    draft->job->describe(draft->job->context, draft->item, draft->values, out);
+}
+
 /* Have the item's record written. */
 static void describe(const struct stream_job *job, struct stream_item *item, const float *values) {
-    FILE *memory = open_memstream(&item->record, &item->record_size);
-    bool good = memory != NULL;
-    if (good) {
-        job->describe(job->context, item, values, memory);
-        good = !ferror(memory);
-        good = fclose(memory) == 0 && good;
-    }
-    if (!good) {
-        complain("out of memory: that of a record was refused");
-        exit(EXIT_IO);
-    }
+    item->record = print_to_memory(print_draft, &(struct draft){job, item, values}, &item->record_size);
 }
 
 /* Hand a record to the command. */

@@ -27,6 +27,28 @@ char *copy_text(const char *text) {
     return memcpy(allocate(size, 1), text, size);
 }
 
+/* Not open_memstream, which loses bytes in silence where it is refused the memory for more. */
+char *print_to_memory(void (*print)(const void *context, FILE *out), const void *context, size_t *size) {
+    for (size_t room = 1 << 16;; room *= 2) {
+        char *text = allocate(room, 1);
+        FILE *memory = fmemopen(text, room, "w");
+        if (!memory) {
+            complain("out of memory: that of a record was refused");
+            exit(EXIT_IO);
+        }
+        print(context, memory);
+        int fits = fflush(memory) == 0 && !ferror(memory);
+        long end = ftell(memory);
+        fclose(memory);
+        if (fits && end >= 0 && (size_t)end < room) {
+            char *trimmed = realloc(text, (size_t)end + 1);
+            *size = (size_t)end;
+            return trimmed ? trimmed : text;
+        }
+        free(text);
+    }
+}
+
 double now(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);

@@ -4,10 +4,15 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 /* Zeroed memory for `count` things of `size` bytes; where there is none, the program says so and ends. */
 void *allocate(size_t count, size_t size);
 char *copy_text(const char *text);
+
+/* What `print` prints, all of it or the program ends; owned by the caller. It may be called more than once, and must
+ * print the same. */
+char *print_to_memory(void (*print)(const void *context, FILE *out), const void *context, size_t *size);
 
 /* Seconds since some fixed moment. */
 double now(void);
