@@ -86,6 +86,11 @@ job_has_ended() { [ -z "$(squeue --noheader --jobs="$job" 2>/dev/null)" ]; }
 node_of_task() { squeue --noheader --array --jobs="$job" --states=running --format='%K %N' | sed -n "s/^$1 //p"; }
 parent() { ps -o ppid= -p "$1" | tr -d ' '; }
 records() { wc -l <"$parts/$1.jsonl"; }
+all_are_answered() { [ "$(cat "$parts"/*.jsonl | wc -l)" -ge "$(wc -l <"$list")" ]; }
+
+submit() {
+    job=$(sbatch --parsable --array=1-$shards --output="$scratch/task%a.log" "$here/slurm_job.sh" "$list" "$model" "$parts")
+}
 
 mkdir "$scratch/state"
 chmod 755 "$scratch" # munge's clients must be allowed to look for its socket
@@ -102,8 +107,7 @@ export RESNET_PROGRAM="${RESNET_PROGRAM:-$here/../../build/resnet}"
 shard_size=$(($(wc -l <"$list") / shards))
 parts=$scratch/parts
 mkdir "$parts"
-job=$(sbatch --parsable --array=1-$shards --output="$scratch/task%a.log" "$here/slurm_job.sh" "$list" "$model" "$parts")
-
+submit
 caught=$("$here/recipe.py" catch $((shard_size / 3)) "$parts/1.jsonl" "$parts/2.jsonl")
 # shellcheck disable=SC2086 # two words
 set -- $caught
@@ -118,5 +122,11 @@ echo "$node, with shard 2, killed at image $(records 2) of $shard_size"
 sleep 7 # BatchStartTimeout and MessageTimeout, and one more
 start "$node" slurmd -D -N "$node"
 until_true 600 job_has_ended
+for _ in 1 2 3; do # a node that is back before it was missed may leave its task for ended
+    all_are_answered && break
+    echo "a task was not requeued: the same array again"
+    submit
+    until_true 600 job_has_ended
+done
 echo "Slurm started them again: $(records 1) and $(records 2) of $shard_size"
 "$here/recipe.py" check "$list" "$model" "$parts"/*.jsonl
