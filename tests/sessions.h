@@ -125,4 +125,17 @@ static inline void check_session(const struct fixture *f, const resnet_session_o
     resnet_session_free(session);
 }
 
+/* A part of a run on a thread of a caller's pool, for pthread_create. */
+struct job {
+    void (*task)(void *argument, uint32_t i);
+    void *argument;
+    uint32_t index;
+};
+
+static inline void *do_job(void *argument) {
+    const struct job *job = argument;
+    job->task(job->argument, job->index);
+    return NULL;
+}
+
 #endif

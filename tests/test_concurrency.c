@@ -545,18 +545,6 @@ static uint32_t not_zero(const resnet_model *model, const resnet_session_options
     return others;
 }
 
-struct job {
-    void (*task)(void *argument, uint32_t i);
-    void *argument;
-    uint32_t index;
-};
-
-static void *do_job(void *argument) {
-    const struct job *job = argument;
-    job->task(job->argument, job->index);
-    return NULL;
-}
-
 /* A caller's pool that starts a thread for each part, in the usual state. */
 static void thread_each(void *context, uint32_t count, void (*task)(void *argument, uint32_t i), void *argument) {
     pthread_t threads[16];

@@ -308,18 +308,6 @@ static void backwards(uint32_t count, void (*task)(void *argument, uint32_t i), 
         task(argument, count);
 }
 
-struct job {
-    void (*task)(void *argument, uint32_t i);
-    void *argument;
-    uint32_t index;
-};
-
-static void *do_job(void *argument) {
-    const struct job *job = argument;
-    job->task(job->argument, job->index);
-    return NULL;
-}
-
 static void thread_each(uint32_t count, void (*task)(void *argument, uint32_t i), void *argument) {
     pthread_t threads[16];
     struct job jobs[16];
