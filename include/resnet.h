@@ -208,8 +208,8 @@ typedef struct resnet_load_options {
     resnet_isa isa;
     resnet_precision precision; /* UNSUPPORTED where the file cannot give it: INT8 from anything but an int8 file */
     uint32_t threads;           /* to check, fold and pack with; 0: as many as CPU affinity and cgroup quota give */
-    int no_winograd; /* 1: compute every convolution by its sum. 0: 3x3 layers with stride 1 and up to 256 x 256
-                        channels (in bf16 128 x 128) use Winograd's F(4x4, 3x3), which is faster, takes four times
+    int no_winograd; /* 1: compute every convolution by its sum. 0: 3x3 layers with stride 1 and up to 512 x 512
+                        channels (in bf16 128 x 128) use Winograd's method, which is faster, takes two to four times
                         the memory and rounds a little more */
     const resnet_allocator *allocator; /* copied; NULL: the system's memory, in huge pages where it offers them */
 } resnet_load_options;

@@ -1,4 +1,4 @@
-/* winograd.c - 3x3 convolutions with stride 1 by Winograd's F(4x4, 3x3). */
+/* winograd.c - 3x3 convolutions with stride 1 by Winograd's method. */
 #include "winograd.h"
 
 #include <string.h>
@@ -7,22 +7,48 @@
 #include "pack.h"
 #include "split.h"
 
-#define SIDE     4 /* outputs a tile, each way */
-#define PATCH    (SIDE + 2)
-#define ELEMENTS (PATCH * PATCH)
-#define MULTIPLE 16 /* of channels: whole vectors in every instruction set */
-/* Pairs of channels: above, streaming four times the weights, or eight in bf16, costs more than it saves. */
-#define MOST_PAIRS_F32  (256 * 256)
-#define MOST_PAIRS_BF16 (128 * 128)
-#define BLOCK_FLOATS    (128 * 1024) /* of a block's patches and products: they stay in a second-level cache */
-#define LINE_FLOATS     16           /* a cache line */
-#define GAP             16           /* keeps neighbours off each other's cache sets, as pixel_stride in plan.c */
+#define MOST_SIDE    6            /* of a patch */
+#define MULTIPLE     16           /* of channels: whole vectors in every instruction set */
+#define BLOCK_FLOATS (128 * 1024) /* of a block's patches and products: they stay in a second-level cache */
+#define LINE_FLOATS  16           /* a cache line */
+#define GAP          16           /* keeps neighbours off each other's cache sets, as pixel_stride in plan.c */
 
+/* A larger tile takes fewer products and streams more weights: 36/9, 24/9 or 16/9 of what the sum streams. On two
+ * threads, 512 x 512 channels of 7x7 pixels take 1.06 ms by the sum and 0.71 by tiles of 2x2; 256 x 256 of 14x14 take
+ * 0.48 with tiles of 4x4 and 0.46 with 4x2, and two thirds of the memory. */
+struct tile {
+    uint32_t rows, columns; /* of outputs */
+    uint32_t height, width; /* of a patch */
+    uint32_t elements;
+    size_t most_pairs; /* of channels, up to which it is the fastest in f32 */
+};
+static const struct tile kinds[WINOGRAD_TILES] = {
+    [WINOGRAD_4X4] = {4, 4, 6, 6, 36, 128 * 128},
+    [WINOGRAD_4X2] = {4, 2, 6, 4, 24, 256 * 256},
+    [WINOGRAD_2X2] = {2, 2, 4, 4, 16, 512 * 512},
+};
+
+static size_t pairs_of(const struct node *node) {
+    return (size_t)node->in.channels * node->out.channels;
+}
+
+/* bf16 streams half as much for the sum, and its products are twice as fast. */
 bool winograd_suits(const struct node *node, enum format format) {
-    size_t most = format == FORMAT_F32 ? MOST_PAIRS_F32 : MOST_PAIRS_BF16;
+    enum winograd_tile last = format == FORMAT_F32 ? WINOGRAD_2X2 : WINOGRAD_4X4;
     return node->op == OP_CONV && node->kernel == 3 && node->stride == 1 && node->groups == 1 && node->dilation == 1 &&
            node->in.channels % MULTIPLE == 0 && node->out.channels % MULTIPLE == 0 &&
-           (size_t)node->in.channels * node->out.channels <= most;
+           pairs_of(node) <= kinds[last].most_pairs;
+}
+
+static enum winograd_tile kind_of(const struct node *node) {
+    enum winograd_tile kind = WINOGRAD_4X4;
+    while (pairs_of(node) > kinds[kind].most_pairs)
+        kind++;
+    return kind;
+}
+
+static const struct tile *tile_of(const struct node *node) {
+    return &kinds[kind_of(node)];
 }
 
 /* ---- Pack ---- */
@@ -37,23 +63,34 @@ static size_t biases_size(const struct node *node, uint32_t nr) {
 }
 
 size_t winograd_size(const struct node *node, uint32_t nr) {
-    return biases_size(node, nr) + ELEMENTS * element_size(node, nr);
+    return biases_size(node, nr) + tile_of(node)->elements * element_size(node, nr);
 }
 
 #define FILTERS 4 /* transformed side by side, so that the compiler makes vectors of them; nr is a multiple */
 
 typedef double filters[FILTERS];
 
-/* G a: six from three.
+/*
+ * G a: four or six from three, for two outputs or four.
  *
- *         |  1/4     0     0  |
- *         | -1/6  -1/6  -1/6  |
- *     G = | -1/6   1/6  -1/6  |
- *         | 1/24  1/12   1/6  |
- *         | 1/24 -1/12   1/6  |
- *         |    0     0     1  |
+ *                                  |  1/4     0     0  |
+ *         |   1    0    0 |          | -1/6  -1/6  -1/6  |
+ *     G = | 1/4  1/4  1/4 |      G = | -1/6   1/6  -1/6  |
+ *         | 1/4 -1/4  1/4 |          | 1/24  1/12   1/6  |
+ *         |   0    0    1 |          | 1/24 -1/12   1/6  |
+ *                                  |    0     0     1  |
  */
-static void transform_column(const double *a0, const double *a1, const double *a2, filters u[PATCH]) {
+static void transform_to_4(const double *a0, const double *a1, const double *a2, filters *u) {
+    for (int n = 0; n < FILTERS; n++) {
+        double outer = (a0[n] + a2[n]) * (1.0 / 4), inner = a1[n] * (1.0 / 4);
+        u[0][n] = a0[n];
+        u[1][n] = outer + inner;
+        u[2][n] = outer - inner;
+        u[3][n] = a2[n];
+    }
+}
+
+static void transform_to_6(const double *a0, const double *a1, const double *a2, filters *u) {
     for (int n = 0; n < FILTERS; n++) {
         double outer = (a0[n] + a2[n]) * (-1.0 / 6), inner = a1[n] * (1.0 / 6);
         double far = a0[n] * (1.0 / 24) + a2[n] * (1.0 / 6), near = a1[n] * (1.0 / 12);
@@ -66,34 +103,41 @@ static void transform_column(const double *a0, const double *a1, const double *a
     }
 }
 
+typedef void transform(const double *a0, const double *a1, const double *a2, filters *u);
+
+static transform *transform_to(uint32_t count) {
+    return count == 4 ? transform_to_4 : transform_to_6;
+}
+
 /* G g G' of one pair of channels, for neighbouring output channels; `g` has its 9 numbers `step` apart. */
-static void transform_filters(const float *g, size_t step, filters u[ELEMENTS]) {
-    filters taps[9], half[3][PATCH]; /* half[j] is column j of G g */
+static void transform_filters(const struct tile *tile, const float *g, size_t step, filters *u) {
+    filters taps[9], half[3][MOST_SIDE]; /* half[j] is column j of G g */
     for (size_t tap = 0; tap < 9; tap++)
         for (int n = 0; n < FILTERS; n++)
             taps[tap][n] = (double)g[tap * step + (size_t)n];
     for (int j = 0; j < 3; j++)
-        transform_column(taps[j], taps[3 + j], taps[6 + j], half[j]);
-    for (int i = 0; i < PATCH; i++)
-        transform_column(half[0][i], half[1][i], half[2][i], u + i * PATCH);
+        transform_to(tile->height)(taps[j], taps[3 + j], taps[6 + j], half[j]);
+    for (uint32_t i = 0; i < tile->height; i++)
+        transform_to(tile->width)(half[0][i], half[1][i], half[2][i], u + i * tile->width);
 }
 
 /* One vector of each element. */
-static void store_filters(filters u[ELEMENTS], float *to, size_t element) {
-    for (size_t e = 0; e < ELEMENTS; e++)
+static void store_filters(const struct tile *tile, filters *u, float *to, size_t element) {
+    for (size_t e = 0; e < tile->elements; e++)
         for (size_t n = 0; n < FILTERS; n++)
             to[e * element + n] = without_denormals(u[e][n]);
 }
 
 /* One panel of each element, `element` floats apart, from a direct panel. */
 static void pack_panel(const struct node *node, const float *panel, uint32_t nr, float *to, size_t element) {
+    const struct tile *tile = tile_of(node);
     size_t in = node->in.channels;
-    for (size_t e = 0; e < ELEMENTS; e++)
+    for (size_t e = 0; e < tile->elements; e++)
         memset(to + e * element, 0, nr * sizeof *to);
     for (size_t k = nr; k < (1 + in) * nr; k += FILTERS) {
-        filters u[ELEMENTS];
-        transform_filters(panel + k, in * nr, u);
-        store_filters(u, to + k, element);
+        filters u[WINOGRAD_ELEMENTS];
+        transform_filters(tile, panel + k, in * nr, u);
+        store_filters(tile, u, to + k, element);
     }
 }
 
@@ -113,6 +157,8 @@ void winograd_pack(const struct node *node, const float *panels, struct span whi
  * element by element, as [element][tile][channel] with GAP floats after each tile's channels.
  */
 struct block {
+    const struct tile *tile;
+    const struct winograd_transforms *transforms;
     uint32_t tiles, used; /* room, and how many there are */
     bool shared;          /* of the output channels, this thread takes these panels: it streams its own weights, once */
     struct span panels;
@@ -121,19 +167,21 @@ struct block {
 };
 
 static uint32_t tiles_of(const struct node *node) {
-    return divide_up(node->out.width, SIDE) * divide_up(node->out.height, SIDE);
+    const struct tile *tile = tile_of(node);
+    return divide_up(node->out.width, tile->columns) * divide_up(node->out.height, tile->rows);
 }
 
 /* Few tiles are one block, which the threads share by output channels. */
 static struct block block_of(const struct node *node, const struct format_kernels *kernels, uint32_t tiles) {
-    struct block block = {.tiles = tiles,
+    struct block block = {.tile = tile_of(node),
+                          .tiles = tiles,
                           .shared = tiles <= 2 * kernels->mr,
                           .panels = {0, divide_up(node->out.channels, kernels->nr)},
                           .patch_tile = node->in.channels + GAP,
                           .product_tile = node->out.channels + GAP};
-    size_t tile = ELEMENTS * (block.patch_tile + block.product_tile);
+    size_t floats = block.tile->elements * (block.patch_tile + block.product_tile);
     if (!block.shared)
-        block.tiles = (uint32_t)(BLOCK_FLOATS / tile) / kernels->mr * kernels->mr;
+        block.tiles = (uint32_t)(BLOCK_FLOATS / floats) / kernels->mr * kernels->mr;
     if (block.tiles == 0)
         block.tiles = kernels->mr;
     return block;
@@ -142,7 +190,7 @@ static struct block block_of(const struct node *node, const struct format_kernel
 size_t winograd_scratch(const struct node *node, const struct format_kernels *kernels) {
     struct block block = block_of(node, kernels, UINT32_MAX);
     uint32_t shared = 2 * kernels->mr, tiles = block.tiles > shared ? block.tiles : shared;
-    return ELEMENTS * tiles * (block.patch_tile + block.product_tile);
+    return block.tile->elements * tiles * (block.patch_tile + block.product_tile);
 }
 
 /* Where tile `index` of a batch lies: its image and its first output pixel. */
@@ -152,8 +200,9 @@ struct corner {
 };
 
 static struct corner corner_of(const struct node *node, uint32_t index) {
-    uint32_t across = divide_up(node->out.width, SIDE), down = divide_up(node->out.height, SIDE);
-    return (struct corner){index / (across * down), index / across % down * SIDE, index % across * SIDE};
+    const struct tile *tile = tile_of(node);
+    uint32_t across = divide_up(node->out.width, tile->columns), down = divide_up(node->out.height, tile->rows);
+    return (struct corner){index / (across * down), index / across % down * tile->rows, index % across * tile->columns};
 }
 
 /* B' d B of one tile. Patches reach past the border where the map is no multiple of a tile: there, a border pixel will
@@ -163,25 +212,42 @@ static void transform_patch(const struct step *step, const struct block *block, 
     struct corner corner = corner_of(step->node, index);
     const float *image = step->arena + t->origin + corner.image * t->image;
     const float *outside = image - t->row - t->pixel;
-    const float *patch[ELEMENTS];
-    for (uint32_t i = 0; i < PATCH; i++)
-        for (uint32_t j = 0; j < PATCH; j++) {
+    const float *patch[WINOGRAD_ELEMENTS];
+    for (uint32_t i = 0; i < block->tile->height; i++)
+        for (uint32_t j = 0; j < block->tile->width; j++) {
             uint32_t y = corner.y + i, x = corner.x + j; /* one more than the pixel's own */
             bool inside = y <= t->shape.height && x <= t->shape.width;
-            patch[i * PATCH + j] = inside ? outside + y * t->row + x * t->pixel : outside;
+            patch[i * block->tile->width + j] = inside ? outside + y * t->row + x * t->pixel : outside;
         }
-    step->winograd->input(patch, t->shape.channels, block->patches + slot * block->patch_tile,
-                          block->tiles * block->patch_tile);
+    block->transforms->input(patch, t->shape.channels, block->patches + slot * block->patch_tile,
+                             block->tiles * block->patch_tile);
 }
 
-/* One element's products with one panel. Where all tiles are one block, the next panel is fetched meanwhile. */
+static const float *weights_of(const struct step *step, uint32_t element, uint32_t panel) {
+    const struct node *node = step->node;
+    uint32_t nr = step->winograd->products->nr;
+    return step->panels + biases_size(node, nr) + element * element_size(node, nr) +
+           panel * (1 + (size_t)node->in.channels) * nr;
+}
+
+/* The weights that this thread needs after these; of the last ones, themselves. */
+static const float *weights_after(const struct step *step, const struct block *block, uint32_t element,
+                                  uint32_t panel) {
+    if (panel + 1 < block->panels.end)
+        return weights_of(step, element, panel + 1);
+    if (element + 1 < block->tile->elements)
+        return weights_of(step, element + 1, block->panels.begin);
+    return weights_of(step, element, panel);
+}
+
+/* One element's products with one panel. Where all tiles are one block, the next weights are fetched meanwhile. */
 static void multiply_panel(const struct step *step, const struct block *block, uint32_t element, uint32_t panel) {
     const struct node *node = step->node;
     uint32_t nr = step->winograd->products->nr, groups = divide_up(block->used, step->winograd->products->mr);
     const float *patches = block->patches + (size_t)element * block->tiles * block->patch_tile;
     float *products = block->products + (size_t)element * block->tiles * block->product_tile + panel * nr;
-    size_t floats = (1 + (size_t)node->in.channels) * nr, fetched = (size_t)node->in.channels * LINE_FLOATS;
-    const float *weights = step->panels + biases_size(node, nr) + element * element_size(node, nr) + panel * floats;
+    const float *weights = weights_of(step, element, panel);
+    const float *after = weights_after(step, block, element, panel);
     for (uint32_t g = 0; g < groups; g++) {
         struct span span = part_of(block->used, g, groups);
         step->winograd->products->conv_tile(&(struct conv_tile){
@@ -191,7 +257,7 @@ static void multiply_panel(const struct step *step, const struct block *block, u
             .columns = 1,
             .run = node->in.channels,
             .panel = weights,
-            .ahead = block->shared ? weights + floats + g * fetched : weights,
+            .ahead = block->shared ? after + (size_t)g * node->in.channels * LINE_FLOATS : weights,
             .y = products + span.begin * block->product_tile,
             .y_pixel = block->product_tile,
             .pixels = span.end - span.begin,
@@ -213,8 +279,8 @@ static void transform_products(const struct step *step, const struct block *bloc
         .y = step->arena + t->origin + corner.image * t->image + corner.y * t->row + corner.x * t->pixel + word,
         .y_row = t->row,
         .y_pixel = t->pixel,
-        .rows = smaller(SIDE, node->out.height - corner.y),
-        .columns = smaller(SIDE, node->out.width - corner.x),
+        .rows = smaller(block->tile->rows, node->out.height - corner.y),
+        .columns = smaller(block->tile->columns, node->out.width - corner.x),
         .channels = smaller(node->out.channels, block->panels.end * step->winograd->products->nr) - first,
         .relu = node->relu,
     };
@@ -223,7 +289,7 @@ static void transform_products(const struct step *step, const struct block *bloc
             step->arena + r->origin + corner.image * r->image + corner.y * r->row + corner.x * r->pixel + word;
         output.residual_row = r->row;
     }
-    step->winograd->output(&output);
+    block->transforms->output(&output);
 }
 
 /* Tiles first..first+tiles-1 of the batch. */
@@ -231,7 +297,7 @@ static void run_block(const struct step *step, struct block *block, uint32_t fir
     block->used = tiles;
     for (uint32_t i = 0; i < tiles; i++)
         transform_patch(step, block, i, first + i);
-    for (uint32_t element = 0; element < ELEMENTS; element++)
+    for (uint32_t element = 0; element < block->tile->elements; element++)
         for (uint32_t panel = block->panels.begin; panel < block->panels.end; panel++)
             multiply_panel(step, block, element, panel);
     for (uint32_t i = 0; i < tiles; i++)
@@ -242,8 +308,9 @@ void winograd(const struct step *step, uint32_t index, uint32_t count) {
     const struct node *node = step->node;
     uint32_t tiles = step->images * tiles_of(node);
     struct block block = block_of(node, step->winograd->products, tiles);
+    block.transforms = &step->winograd->tiles[kind_of(node)];
     block.patches = step->scratch + index * step->scratch_size;
-    block.products = block.patches + ELEMENTS * block.tiles * block.patch_tile;
+    block.products = block.patches + block.tile->elements * block.tiles * block.patch_tile;
     if (block.shared) {
         block.panels = part_of(block.panels.end, index, count);
         if (block.panels.begin < block.panels.end)

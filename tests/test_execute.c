@@ -793,15 +793,26 @@ static void kept_layers(const struct candidate *candidate) {
     }
 }
 
-/* 3x3 layers that Winograd's method takes, with every remainder of a 4x4 tile. */
+static void winograd_convolution(const struct candidate *candidate, struct shape in, uint32_t out,
+                                 enum where residual) {
+    struct test_layer layer = {.node = conv_node(in, (struct conv){out, 3, 1, NO_NODE, pick(0, 1), 1, 1}),
+                               .residual = residual,
+                               .winograd = true};
+    pick_layout(&layer);
+    assert_true(winograd_suits(&layer.node, candidate->format));
+    check_layer(candidate, &layer);
+}
+
+/* 3x3 layers that Winograd's method takes, with every remainder of a 4x4 tile; of a 4x2 and a 2x2 one, which take more
+ * channels. */
 static void winograd_convolutions(const struct candidate *candidate) {
-    for (uint32_t i = 0; i < 48; i++) {
+    for (uint32_t i = 0; candidate->winograd && i < 48; i++) {
         struct shape in = {1 + i % 9, 1 + i / 4 % 9, 16 * pick(1, 2)};
-        struct test_layer layer = {.node =
-                                       conv_node(in, (struct conv){16 * pick(1, 4), 3, 1, NO_NODE, pick(0, 1), 1, 1}),
-                                   .residual = (enum where)(i % 3)};
-        pick_layout(&layer);
-        check_both_ways(candidate, &layer);
+        winograd_convolution(candidate, in, 16 * pick(1, 4), (enum where)(i % 3));
+    }
+    for (uint32_t i = 0; candidate->winograd && candidate->format == FORMAT_F32 && i < 5; i++) {
+        winograd_convolution(candidate, (struct shape){5 - i, 1 + i / 2, 32}, 16 * 33, (enum where)(i % 3));
+        winograd_convolution(candidate, (struct shape){1 + i / 2, 1 + i % 4, 256}, 16 * 17, (enum where)(i % 3));
     }
 }
 

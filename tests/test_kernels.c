@@ -642,11 +642,26 @@ static void test_special_numbers(void **state) {
 
 /* ---- Winograd's transforms ---- */
 
-/* One factor of a transform: a row of B' or A', which each side of `m` is multiplied by; see winograd_tmpl.h. */
-static const double input_rows[6][6] = {{4, 0, -5, 0, 1, 0},  {0, -4, -4, 1, 1, 0}, {0, 4, -4, -1, 1, 0},
-                                        {0, -2, -1, 2, 1, 0}, {0, 2, -1, -2, 1, 0}, {0, 4, 0, -5, 0, 1}};
-static const double output_rows[4][6] = {
-    {1, 1, 1, 1, 1, 0}, {0, 1, -1, 2, -2, 0}, {0, 1, 1, 4, 4, 0}, {0, 1, -1, 8, -8, 1}};
+/* B' and A' of a tile's side of 4 outputs and of 2; see winograd_tmpl.h. */
+struct side_transform {
+    uint32_t outputs;
+    double input[6][6], output[4][6];
+};
+static const struct side_transform four = {
+    4,
+    {{4, 0, -5, 0, 1, 0},
+     {0, -4, -4, 1, 1, 0},
+     {0, 4, -4, -1, 1, 0},
+     {0, -2, -1, 2, 1, 0},
+     {0, 2, -1, -2, 1, 0},
+     {0, 4, 0, -5, 0, 1}},
+    {{1, 1, 1, 1, 1, 0}, {0, 1, -1, 2, -2, 0}, {0, 1, 1, 4, 4, 0}, {0, 1, -1, 8, -8, 1}}};
+static const struct side_transform two = {
+    2, {{1, 0, -1, 0}, {0, 1, 1, 0}, {0, -1, 1, 0}, {0, -1, 0, 1}}, {{1, 2, 2, 0}, {0, 2, -2, 1}}};
+
+/* Of each enum winograd_tile, down and across. */
+static const struct side_transform *const tile_sides[WINOGRAD_TILES][2] = {
+    [WINOGRAD_4X4] = {&four, &four}, [WINOGRAD_4X2] = {&four, &two}, [WINOGRAD_2X2] = {&two, &two}};
 
 /* Each of two passes rounds at most four times, bias and residual once each: ten times 2^-24 of no more than the
  * magnitude, doubled for the higher orders. Integers are exact: so are the factors. */
@@ -656,10 +671,22 @@ static double transform_bound(enum numbers numbers, struct sum sum) {
 
 struct winograd_case {
     const struct candidate *candidate;
+    enum winograd_tile tile;
+    const struct side_transform *down, *across;
     struct winograd_output output; /* sizes and strides; no pointers yet */
     enum residual residual;
     enum numbers numbers;
 };
+
+/* Pixels of a patch. */
+static size_t winograd_elements(const struct winograd_case *c) {
+    return (c->down->outputs + 2) * (c->across->outputs + 2);
+}
+
+/* Floats from the first element to the end of the last. */
+static size_t winograd_floats(const struct winograd_case *c) {
+    return (winograd_elements(c) - 1) * c->output.element + c->output.channels;
+}
 
 /* Words of a pixel's channels. */
 static size_t winograd_words(const struct winograd_case *c) {
@@ -671,35 +698,37 @@ static size_t rows_words(const struct winograd_case *c, size_t row) {
 }
 
 static float *run_winograd_input(const struct winograd_case *c, enum side side) {
-    size_t count = 35 * c->output.element + c->output.channels, words = winograd_words(c);
-    const float *x = place_copy(X, 36 * words, side), *patch[36];
-    for (size_t e = 0; e < 36; e++)
+    size_t count = winograd_floats(c), words = winograd_words(c);
+    const float *x = place_copy(X, winograd_elements(c) * words, side), *patch[WINOGRAD_ELEMENTS];
+    for (size_t e = 0; e < winograd_elements(c); e++)
         patch[e] = x + e * words;
     float *v = place(PANEL, count, side);
     fill_canary(v, count);
-    c->candidate->winograd->input(patch, c->output.channels, v, c->output.element);
+    c->candidate->winograd->tiles[c->tile].input(patch, c->output.channels, v, c->output.element);
     return v;
 }
 
-/* (row' m column)[n] of 6x6 pixels that lie `step` words apart. */
-static struct sum naive_transform(const double row[6], const double column[6], enum format format, const float *m,
-                                  size_t step, uint32_t n) {
+/* (row' m column)[n] of a patch of pixels that lie `step` words apart. */
+static struct sum naive_transform(const struct winograd_case *c, const double row[6], const double column[6],
+                                  enum format format, const float *m, size_t step, uint32_t n) {
     struct sum sum = {0};
-    for (size_t i = 0; i < 6; i++)
-        for (size_t j = 0; j < 6; j++)
-            add_term(&sum, row[i] * column[j] * number_at(format, m + (6 * i + j) * step, n));
+    size_t height = c->down->outputs + 2, width = c->across->outputs + 2;
+    for (size_t i = 0; i < height; i++)
+        for (size_t j = 0; j < width; j++)
+            add_term(&sum, row[i] * column[j] * number_at(format, m + (width * i + j) * step, n));
     return sum;
 }
 
 static void check_winograd_input(const struct winograd_case *c, const float *v) {
-    for (size_t e = 0; e < 36; e++) {
+    size_t width = c->across->outputs + 2, elements = winograd_elements(c);
+    for (size_t e = 0; e < elements; e++) {
         for (uint32_t n = 0; n < c->output.channels; n++) {
-            struct sum sum = naive_transform(input_rows[e / 6], input_rows[e % 6], c->candidate->format, master[X],
-                                             winograd_words(c), n);
+            struct sum sum = naive_transform(c, c->down->input[e / width], c->across->input[e % width],
+                                             c->candidate->format, master[X], winograd_words(c), n);
             double got = (double)v[e * c->output.element + n];
             assert_true(fabs(got - sum.value) <= transform_bound(c->numbers, sum));
         }
-        for (size_t n = c->output.channels; e < 35 && n < c->output.element; n++)
+        for (size_t n = c->output.channels; e + 1 < elements && n < c->output.element; n++)
             assert_true(is_canary(v + e * c->output.element + n));
     }
 }
@@ -707,7 +736,7 @@ static void check_winograd_input(const struct winograd_case *c, const float *v) 
 static float *run_winograd_output(const struct winograd_case *c, enum side side) {
     struct winograd_output t = c->output;
     size_t y_count = rows_words(c, t.y_row);
-    t.products = place_copy(PANEL, 35 * t.element + t.channels, side);
+    t.products = place_copy(PANEL, winograd_floats(c), side);
     t.bias = place_copy(BIAS, t.channels, side);
     t.y = place(Y, y_count, side);
     fill_canary(t.y, y_count);
@@ -720,7 +749,7 @@ static float *run_winograd_output(const struct winograd_case *c, enum side side)
                 memcpy(t.y + i * t.y_row + j * t.y_pixel, master[RESIDUAL] + i * t.y_row + j * t.y_pixel,
                        winograd_words(c) * sizeof(float));
     }
-    c->candidate->winograd->output(&t);
+    c->candidate->winograd->tiles[c->tile].output(&t);
     return t.y;
 }
 
@@ -728,7 +757,8 @@ static void check_winograd_pixel(const struct winograd_case *c, const float *y, 
     const struct winograd_output *t = &c->output;
     enum format format = c->candidate->format;
     for (uint32_t n = 0; n < t->channels; n++) {
-        struct sum sum = naive_transform(output_rows[i], output_rows[j], FORMAT_F32, master[PANEL], t->element, n);
+        struct sum sum =
+            naive_transform(c, c->down->output[i], c->across->output[j], FORMAT_F32, master[PANEL], t->element, n);
         add_term(&sum, (double)master[BIAS][n]);
         if (c->residual != NO_RESIDUAL)
             add_term(&sum, number_at(format, master[RESIDUAL] + i * t->residual_row + j * t->y_pixel, n));
@@ -749,8 +779,8 @@ static void check_winograd_gaps(const struct winograd_case *c, const float *y) {
 
 static void check_winograd_to(const struct winograd_case *c) {
     static float first[1U << 18];
-    size_t v_size = (35 * c->output.element + c->output.channels) * sizeof(float);
-    fill(X, c->candidate->format, 0, 36 * winograd_words(c), c->numbers);
+    size_t v_size = winograd_floats(c) * sizeof(float);
+    fill(X, c->candidate->format, 0, winograd_elements(c) * winograd_words(c), c->numbers);
     float *v = run_winograd_input(c, AT_END);
     check_winograd_input(c, v);
     memcpy(first, v, v_size);
@@ -761,7 +791,7 @@ static void check_winograd_from(const struct winograd_case *c) {
     static float first[1U << 14];
     const struct winograd_output *t = &c->output;
     size_t y_size = rows_words(c, t->y_row) * sizeof(float);
-    fill(PANEL, FORMAT_F32, 0, 35 * t->element + t->channels, c->numbers);
+    fill(PANEL, FORMAT_F32, 0, winograd_floats(c), c->numbers);
     fill(BIAS, FORMAT_F32, 0, t->channels, c->numbers);
     fill(RESIDUAL, c->candidate->format, 0, rows_words(c, t->residual_row), c->numbers);
     float *y = run_winograd_output(c, AT_END);
@@ -773,13 +803,17 @@ static void check_winograd_from(const struct winograd_case *c) {
     assert_memory_equal(run_winograd_output(c, AT_START), first, y_size);
 }
 
-static void winograd_shapes(const struct candidate *candidate) {
-    for (uint32_t i = 0; candidate->winograd && i < 2400; i++) {
-        struct winograd_case c = {
-            .candidate = candidate, .residual = (enum residual)(i / 16 % 3), .numbers = (enum numbers)(i % 5 < 3)};
+static void winograd_shapes(const struct candidate *candidate, enum winograd_tile tile) {
+    for (uint32_t i = 0; i < 2400; i++) {
+        struct winograd_case c = {.candidate = candidate,
+                                  .tile = tile,
+                                  .down = tile_sides[tile][0],
+                                  .across = tile_sides[tile][1],
+                                  .residual = (enum residual)(i / 16 % 3),
+                                  .numbers = (enum numbers)(i % 5 < 3)};
         struct winograd_output *t = &c.output;
-        t->rows = 1 + i % 4;
-        t->columns = 1 + i / 4 % 4;
+        t->rows = 1 + i % c.down->outputs;
+        t->columns = 1 + i / 4 % c.across->outputs;
         t->channels = 16 * pick(1, pick(1, 4));
         t->element = t->channels + pick(0, 1) * pick(1, 40);
         t->y_pixel = winograd_words(&c) + pick(0, 1) * pick(1, 20);
@@ -791,9 +825,19 @@ static void winograd_shapes(const struct candidate *candidate) {
     }
 }
 
+/* In f32 all tiles, in bf16 the largest. */
+static void winograd_tiles(const struct candidate *candidate) {
+    for (enum winograd_tile tile = 0; candidate->winograd && tile < WINOGRAD_TILES; tile++) {
+        bool used = candidate->format == FORMAT_F32 || tile == WINOGRAD_4X4;
+        assert_true(used == (candidate->winograd->tiles[tile].input && candidate->winograd->tiles[tile].output));
+        if (used)
+            winograd_shapes(candidate, tile);
+    }
+}
+
 static void test_winograd_transforms(void **state) {
     (void)state;
-    each_candidate(winograd_shapes);
+    each_candidate(winograd_tiles);
 }
 
 /* ---- Pooling ---- */
@@ -1088,7 +1132,6 @@ static void sane_candidate(const struct candidate *candidate) {
     assert_true(k->mr >= 1 && k->nr >= 4 && k->nr % 4 == 0);
     assert_true(k->group_nr == 4 || k->group_nr == 8 || k->group_nr == 16); /* whole groups, or a part of one */
     assert_true(k->conv_tile && k->group_tile && k->max_window && k->mean_window && k->gate_row && k->convert);
-    assert_true(!candidate->winograd || (candidate->winograd->input && candidate->winograd->output));
     assert_true(!candidate->winograd || candidate->winograd->products->nr == k->nr);
     assert_true(k->ops_a_round >= 2);
     assert_true(k->dot_rounds(0) == 0 && k->dot_rounds(1000) == 0); /* products of zeros */

@@ -574,7 +574,9 @@ static void test_unpacking(void **state) {
 
 /* ---- Winograd's filters ---- */
 
-static const long double G[6][3] = {
+typedef const long double filter_transform[6][3];
+
+static filter_transform to_6 = {
     {1 / 4.0L, 0, 0},
     {-1 / 6.0L, -1 / 6.0L, -1 / 6.0L},
     {-1 / 6.0L, 1 / 6.0L, -1 / 6.0L},
@@ -582,23 +584,30 @@ static const long double G[6][3] = {
     {1 / 24.0L, -1 / 12.0L, 1 / 6.0L},
     {0, 0, 1},
 };
+static filter_transform to_4 = {
+    {1, 0, 0},
+    {1 / 4.0L, 1 / 4.0L, 1 / 4.0L},
+    {1 / 4.0L, -1 / 4.0L, 1 / 4.0L},
+    {0, 0, 1},
+};
 
-/* (G g G')[i][j], and the sum of its terms' magnitudes, of which a double keeps 2^-50. */
-static long double transformed(const float *g, uint32_t element, long double *slack) {
+/* (G g H')[i][j], and the sum of its terms' magnitudes, of which a double keeps 2^-50. */
+static long double transformed(const long double G[3], const long double H[3], const float *g, long double *slack) {
     long double sum = 0;
     *slack = 0;
     for (uint32_t a = 0; a < 3; a++)
         for (uint32_t b = 0; b < 3; b++) {
-            long double term = G[element / 6][a] * (long double)g[3 * a + b] * G[element % 6][b];
+            long double term = G[a] * (long double)g[3 * a + b] * H[b];
             sum += term;
             *slack += fabsl(term) * 0x1p-50L;
         }
     return sum;
 }
 
-static void test_winograd_filters(void **state) {
-    (void)state;
-    const uint32_t nr = 8, in = 16, out = 32;
+/* `height` x `width` elements of each filter, of which there are so many that they get those. */
+static void check_winograd_filters(uint32_t out, uint32_t height, uint32_t width) {
+    const uint32_t nr = 8, in = 16;
+    const long double(*G)[3] = height == 6 ? to_6 : to_4, (*H)[3] = width == 6 ? to_6 : to_4;
     struct node node = conv_node(in, out, 3);
     struct test_random random = {9};
     float *block = random_block(&node, &random);
@@ -613,11 +622,12 @@ static void test_winograd_filters(void **state) {
         winograd_pack(&node, panels + p * panel, (struct span){p, p + 2}, nr, packed);
     for (uint32_t c = 0; c < out; c++) {
         assert_true(packed[c] == layer.bias[c]);
-        for (uint32_t e = 0; e < 36; e++) {
+        for (uint32_t e = 0; e < height * width; e++) {
             const float *column = packed + out + ((size_t)e * (out / nr) + c / nr) * (1 + in) * nr + c % nr;
             assert_true(column[0] == 0);
             for (uint32_t k = 0; k < in; k++) {
-                long double slack, expected = transformed(layer.weight + ((size_t)c * in + k) * 9, e, &slack);
+                const float *g = layer.weight + ((size_t)c * in + k) * 9;
+                long double slack, expected = transformed(G[e / width], H[e % width], g, &slack);
                 assert_true(fabsl(column[(1 + k) * nr] - expected) <= fabsl(expected) * HALF_ULP + slack);
             }
         }
@@ -626,6 +636,15 @@ static void test_winograd_filters(void **state) {
     free(panels);
     free(folded);
     free(block);
+}
+
+static void test_winograd_filters(void **state) {
+    (void)state;
+    check_winograd_filters(32, 6, 6);
+    check_winograd_filters(1024, 6, 6);
+    check_winograd_filters(1040, 6, 4);
+    check_winograd_filters(4096, 6, 4);
+    check_winograd_filters(4112, 4, 4);
 }
 
 int main(void) {

@@ -155,7 +155,7 @@ static void print_footnote(const struct bench_run *run, const struct bench_layer
         return;
     for (uint32_t i = 0; i < run->info.layers; i++)
         if (layers[i].about.kernel == 3 && layers[i].about.stride == 1 && layers[i].limit > layers[i].seconds) {
-            puts("Over 100 % of the limit: Winograd's method needs a quarter of the products that the limit counts.");
+            puts("Over 100 % of the limit: Winograd's method takes a quarter to a half of the products counted.");
             return;
         }
 }

@@ -92,17 +92,22 @@ struct gated_row {
     float x_zero, scale, residual_scale, offset;
 };
 
+/* Winograd's tiles of rows x columns outputs; their elements are as many as the pixels of a patch, (rows + 2) x
+ * (columns + 2). */
+enum winograd_tile { WINOGRAD_4X4, WINOGRAD_4X2, WINOGRAD_2X2, WINOGRAD_TILES };
+#define WINOGRAD_ELEMENTS 36 /* of the largest tile */
+
 /* The end of a Winograd tile (winograd.h): y[i][j] = act((A' m A)[i][j] + bias + residual[i][j]) for i < rows, j <
  * columns. */
 struct winograd_output {
-    const float *products; /* 36 elements of `channels` floats, `element` floats apart */
+    const float *products; /* elements of `channels` floats, `element` floats apart */
     size_t element;
     const float *bias;     /* [channels] */
     const float *residual; /* NULL, or rows of pixels that are y_pixel apart */
     size_t residual_row;
     float *y;
     size_t y_row, y_pixel;
-    uint32_t rows, columns; /* 1..4 */
+    uint32_t rows, columns; /* 1 to those of a whole tile */
     uint32_t channels;      /* a multiple of 16 */
     bool relu;
 };
@@ -126,13 +131,16 @@ struct format_kernels {
     double ops_a_round; /* a multiply-add is two */
 };
 
-/* Winograd's transforms, for activations in f32 or bf16; what lies between them is f32. */
+/* The transforms of one of Winograd's tiles, for activations in f32 or bf16; what lies between them is f32. */
+struct winograd_transforms {
+    /* v[e] = (B' d B)[e] for each element, `element` floats apart; patch[e] is a pixel of `channels` (16 n) numbers. */
+    void (*input)(const float *const patch[], uint32_t channels, float *v, size_t element);
+    void (*output)(const struct winograd_output *output);
+};
+
 struct winograd_kernels {
     const struct format_kernels *products; /* of f32 */
-    /* v[e] = (B' d B)[e] for each of 36 elements, `element` floats apart; patch[e] is a pixel of `channels` (16 n)
-     * numbers. */
-    void (*input)(const float *const patch[36], uint32_t channels, float *v, size_t element);
-    void (*output)(const struct winograd_output *output);
+    struct winograd_transforms tiles[WINOGRAD_TILES];
 };
 
 /* All that one instruction set has. */

@@ -10,4 +10,4 @@
 #include "pool_tmpl.h"
 #include "winograd_tmpl.h"
 
-const struct winograd_kernels winograd_avx2 = {&f32_avx2, transform_patch, transform_products};
+const struct winograd_kernels winograd_avx2 = {&f32_avx2, {WINOGRAD_ALL}};

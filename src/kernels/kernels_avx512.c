@@ -10,4 +10,4 @@
 #include "pool_tmpl.h"
 #include "winograd_tmpl.h"
 
-const struct winograd_kernels winograd_avx512 = {&f32_avx512, transform_patch, transform_products};
+const struct winograd_kernels winograd_avx512 = {&f32_avx512, {WINOGRAD_ALL}};

@@ -10,4 +10,4 @@
 #include "pool_tmpl.h"
 #include "winograd_tmpl.h"
 
-const struct winograd_kernels winograd_neon = {&f32_neon, transform_patch, transform_products};
+const struct winograd_kernels winograd_neon = {&f32_neon, {WINOGRAD_ALL}};

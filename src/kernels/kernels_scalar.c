@@ -10,4 +10,4 @@
 #include "pool_tmpl.h"
 #include "winograd_tmpl.h"
 
-const struct winograd_kernels winograd_scalar = {&f32_scalar, transform_patch, transform_products};
+const struct winograd_kernels winograd_scalar = {&f32_scalar, {WINOGRAD_ALL}};
