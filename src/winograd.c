@@ -10,6 +10,7 @@
 #define MOST_SIDE    6            /* of a patch */
 #define MULTIPLE     16           /* of channels: whole vectors in every instruction set */
 #define BLOCK_FLOATS (128 * 1024) /* of a block's patches and products: they stay in a second-level cache */
+#define FEW_TILES    28           /* of one 14x14 map in tiles of 4x2, of one 7x7 map in tiles of 2x2 */
 #define LINE_FLOATS  16           /* a cache line */
 #define GAP          16           /* keeps neighbours off each other's cache sets, as pixel_stride in plan.c */
 
@@ -175,7 +176,7 @@ static uint32_t tiles_of(const struct node *node) {
 static struct block block_of(const struct node *node, const struct format_kernels *kernels, uint32_t tiles) {
     struct block block = {.tile = tile_of(node),
                           .tiles = tiles,
-                          .shared = tiles <= 2 * kernels->mr,
+                          .shared = tiles <= FEW_TILES,
                           .panels = {0, divide_up(node->out.channels, kernels->nr)},
                           .patch_tile = node->in.channels + GAP,
                           .product_tile = node->out.channels + GAP};
@@ -189,7 +190,7 @@ static struct block block_of(const struct node *node, const struct format_kernel
 
 size_t winograd_scratch(const struct node *node, const struct format_kernels *kernels) {
     struct block block = block_of(node, kernels, UINT32_MAX);
-    uint32_t shared = 2 * kernels->mr, tiles = block.tiles > shared ? block.tiles : shared;
+    uint32_t tiles = block.tiles > FEW_TILES ? block.tiles : FEW_TILES;
     return block.tile->elements * tiles * (block.patch_tile + block.product_tile);
 }
 
@@ -230,24 +231,27 @@ static const float *weights_of(const struct step *step, uint32_t element, uint32
            panel * (1 + (size_t)node->in.channels) * nr;
 }
 
-/* The weights that this thread needs after these; of the last ones, themselves. */
-static const float *weights_after(const struct step *step, const struct block *block, uint32_t element,
-                                  uint32_t panel) {
-    if (panel + 1 < block->panels.end)
-        return weights_of(step, element, panel + 1);
-    if (element + 1 < block->tile->elements)
-        return weights_of(step, element + 1, block->panels.begin);
+/* Where all tiles are one block: the weights that this thread needs after these, of which each group of tiles fetches
+ * another part. */
+static const float *weights_ahead(const struct step *step, const struct block *block, uint32_t element, uint32_t panel,
+                                  uint32_t group) {
+    uint32_t in = step->node->in.channels;
+    size_t place = (size_t)group * in * LINE_FLOATS;
+    bool fetched = !block->shared || place >= (size_t)in * step->winograd->products->nr;
+    if (!fetched && panel + 1 < block->panels.end)
+        return weights_of(step, element, panel + 1) + place;
+    if (!fetched && element + 1 < block->tile->elements)
+        return weights_of(step, element + 1, block->panels.begin) + place;
     return weights_of(step, element, panel);
 }
 
-/* One element's products with one panel. Where all tiles are one block, the next weights are fetched meanwhile. */
+/* One element's products with one panel. */
 static void multiply_panel(const struct step *step, const struct block *block, uint32_t element, uint32_t panel) {
     const struct node *node = step->node;
     uint32_t nr = step->winograd->products->nr, groups = divide_up(block->used, step->winograd->products->mr);
     const float *patches = block->patches + (size_t)element * block->tiles * block->patch_tile;
     float *products = block->products + (size_t)element * block->tiles * block->product_tile + panel * nr;
     const float *weights = weights_of(step, element, panel);
-    const float *after = weights_after(step, block, element, panel);
     for (uint32_t g = 0; g < groups; g++) {
         struct span span = part_of(block->used, g, groups);
         step->winograd->products->conv_tile(&(struct conv_tile){
@@ -257,7 +261,7 @@ static void multiply_panel(const struct step *step, const struct block *block, u
             .columns = 1,
             .run = node->in.channels,
             .panel = weights,
-            .ahead = block->shared ? after + (size_t)g * node->in.channels * LINE_FLOATS : weights,
+            .ahead = weights_ahead(step, block, element, panel, g),
             .y = products + span.begin * block->product_tile,
             .y_pixel = block->product_tile,
             .pixels = span.end - span.begin,
