@@ -10,9 +10,9 @@
  * the channels, for which the convolution tile of kernels.h serves. It rounds more than the direct sum, by about a
  * factor of ten: logits stay within 1e-5 of the largest.
  *
- * With many channels the maps are small and the weights are many, so that the 36 elements' would take longer to come
- * from memory than their products take: there, F(4x2, 3x3) has 24 of them for 72 products of the sum, and F(2x2, 3x3)
- * 16 for 36.
+ * With many channels the maps are small and the weights are many: those of 36 elements would take longer to come from
+ * memory than their products take. There, F(4x2, 3x3) has 24 elements for 72 products of the sum, and F(2x2, 3x3) 16
+ * for 36.
  */
 #ifndef WINOGRAD_H
 #define WINOGRAD_H
