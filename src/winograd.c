@@ -23,10 +23,12 @@ struct tile {
     uint32_t elements;
     size_t most_pairs; /* of channels, up to which it is the fastest in f32 */
 };
+#define TILE(rows, columns, most_pairs)                                                                                \
+    { rows, columns, rows + 2, columns + 2, (rows + 2) * (columns + 2), most_pairs }
 static const struct tile kinds[WINOGRAD_TILES] = {
-    [WINOGRAD_4X4] = {4, 4, 6, 6, 36, 128 * 128},
-    [WINOGRAD_4X2] = {4, 2, 6, 4, 24, 256 * 256},
-    [WINOGRAD_2X2] = {2, 2, 4, 4, 16, 512 * 512},
+    [WINOGRAD_4X4] = TILE(4, 4, 128 * 128),
+    [WINOGRAD_4X2] = TILE(4, 2, 256 * 256),
+    [WINOGRAD_2X2] = TILE(2, 2, 512 * 512),
 };
 
 static size_t pairs_of(const struct node *node) {
@@ -74,12 +76,12 @@ typedef double filters[FILTERS];
 /*
  * G a: four or six from three, for two outputs or four.
  *
- *                                  |  1/4     0     0  |
+ *                                    |  1/4     0     0  |
  *         |   1    0    0 |          | -1/6  -1/6  -1/6  |
  *     G = | 1/4  1/4  1/4 |      G = | -1/6   1/6  -1/6  |
  *         | 1/4 -1/4  1/4 |          | 1/24  1/12   1/6  |
  *         |   0    0    1 |          | 1/24 -1/12   1/6  |
- *                                  |    0     0     1  |
+ *                                    |    0     0     1  |
  */
 static void transform_to_4(const double *a0, const double *a1, const double *a2, filters *u) {
     for (int n = 0; n < FILTERS; n++) {
@@ -200,8 +202,7 @@ struct corner {
     uint32_t y, x;
 };
 
-static struct corner corner_of(const struct node *node, uint32_t index) {
-    const struct tile *tile = tile_of(node);
+static struct corner corner_of(const struct node *node, const struct tile *tile, uint32_t index) {
     uint32_t across = divide_up(node->out.width, tile->columns), down = divide_up(node->out.height, tile->rows);
     return (struct corner){index / (across * down), index / across % down * tile->rows, index % across * tile->columns};
 }
@@ -210,7 +211,7 @@ static struct corner corner_of(const struct node *node, uint32_t index) {
  * do. */
 static void transform_patch(const struct step *step, const struct block *block, uint32_t slot, uint32_t index) {
     const struct tensor *t = step->input;
-    struct corner corner = corner_of(step->node, index);
+    struct corner corner = corner_of(step->node, block->tile, index);
     const float *image = step->arena + t->origin + corner.image * t->image;
     const float *outside = image - t->row - t->pixel;
     const float *patch[WINOGRAD_ELEMENTS];
@@ -274,7 +275,7 @@ static void multiply_panel(const struct step *step, const struct block *block, u
 static void transform_products(const struct step *step, const struct block *block, uint32_t slot, uint32_t index) {
     const struct node *node = step->node;
     const struct tensor *t = step->output, *r = step->residual;
-    struct corner corner = corner_of(node, index);
+    struct corner corner = corner_of(node, block->tile, index);
     uint32_t first = block->panels.begin * step->winograd->products->nr, word = first / word_numbers(step->format);
     struct winograd_output output = {
         .products = block->products + slot * block->product_tile + first,
